@@ -1,0 +1,135 @@
+//! The three pages that operators poll, and what is measured of every request.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use listmill_shared::app::App;
+use listmill_shared::queue::Queue;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::problem::Problem;
+use crate::render_metrics;
+
+/// Name of the latency histogram.
+pub const LATENCY: &str = "listmill_http_request_duration_seconds";
+const REQUESTS: &str = "listmill_http_requests_total";
+
+/// How long a part may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Says what the numbers mean, and that this process is here.
+pub fn describe_metrics() {
+    metrics::describe_counter!(REQUESTS, "Requests by method, route and class of status.");
+    metrics::describe_histogram!(LATENCY, "Seconds from request to answer, by method and route.");
+    metrics::describe_counter!(
+        "listmill_gate_refusals_total",
+        "Requests that the gate turned away, by reason."
+    );
+    metrics::describe_gauge!("listmill_build_info", "1, labelled with the version.");
+    metrics::gauge!("listmill_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// What is there.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ready`, or `unavailable` (503).
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// `ok` or `away`; left out when all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'static str>,
+    /// Likewise; left out where there is no Redis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<&'static str>,
+}
+
+/// Is the process up?
+///
+/// Asks nobody else: a failing database is no reason to restart the process.
+#[utoipa::path(get, path = "/healthz", tag = "operations", security(()),
+    responses((status = 200, description = "Yes.", body = String, content_type = "text/plain")))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Can it serve?
+///
+/// Asks the database and, where one is set, Redis; each gets two seconds.
+#[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
+    responses(
+        (status = 200, description = "Yes.", body = Readiness),
+        (status = 503, description = "No; the body says what is away.", body = Readiness),
+    ))]
+pub async fn readyz(State(app): State<App>) -> Response {
+    let database = tokio::time::timeout(PATIENCE, app.store.ping());
+    let redis = tokio::time::timeout(PATIENCE, app.queue.ping());
+    let (database, redis) = tokio::join!(database, redis);
+    let (database, redis) = (matches!(database, Ok(Ok(()))), matches!(redis, Ok(Ok(()))));
+    if database && redis {
+        let ready = Readiness { status: "ready", database: None, redis: None };
+        return axum::Json(ready).into_response();
+    }
+    let word = |there| Some(if there { "ok" } else { "away" });
+    let away = Readiness {
+        status: "unavailable",
+        database: word(database),
+        redis: matches!(app.queue, Queue::Redis(_)).then(|| word(redis)).flatten(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(away)).into_response()
+}
+
+/// What the process has counted, in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operations", security(()),
+    responses((status = 200, description = "The numbers.", body = String, content_type = "text/plain")))]
+pub async fn metrics_page() -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, render_metrics()).into_response()
+}
+
+/// Middleware of every route: measures, and turns a panic into an answer.
+pub async fn observe(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let method = method_name(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let under_api = request.uri().path().starts_with("/api/");
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let response = answered.unwrap_or_else(|_| {
+        // The panic hook has told where.
+        tracing::error!(method, route, "handler panicked; answered 500");
+        let problem = Problem::internal();
+        if under_api { problem.into_plain() } else { problem.into_response() }
+    });
+    let class = match response.status().as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    };
+    let route = route.to_owned();
+    metrics::counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => class)
+        .increment(1);
+    metrics::histogram!(LATENCY, "method" => method, "route" => route).record(start.elapsed());
+    response
+}
+
+/// Few names, whatever callers make up.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

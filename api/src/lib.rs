@@ -1,0 +1,166 @@
+//! The HTTP side of Listmill: the gate, the routes under `/v1` and `/api`, the documents about them,
+//! and the three pages that operators poll.
+//!
+//! A request passes [`gate`] first, which judges its key on the state of that moment and hands the
+//! handler a [`gate::Caller`]; no handler can be reached without one. Errors of every layer become
+//! answers in one place, [`problem`].
+
+mod cursor;
+mod extract;
+mod gate;
+mod health;
+mod idempotency;
+mod limits;
+mod openapi;
+mod problem;
+mod routes;
+mod view;
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use ipnet::IpNet;
+use listmill_shared::app::App;
+use listmill_shared::domain::verdict::Provider;
+use listmill_shared::queue::Queue;
+use listmill_shared::queue::limits::Limiter;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Why serving could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listening socket.
+    #[error("serving: {0}")]
+    Io(#[from] std::io::Error),
+    /// The recorder of metrics, or a second one.
+    #[error("metrics: {0}")]
+    Metrics(#[from] BuildError),
+    /// A setting that does not parse.
+    #[error("settings: trusted_proxies must be networks such as 10.0.0.0/8, not {0:?}")]
+    TrustedProxies(String),
+}
+
+/// What handlers share; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Shared>);
+
+/// See [`Api`].
+pub(crate) struct Shared {
+    pub app: App,
+    pub provider: Arc<dyn Provider>,
+    pub limiter: Limiter,
+    pub proxies: Vec<IpNet>,
+    pub blocks: gate::Blocks,
+    /// Submissions that may be received at once.
+    pub submissions: Arc<Semaphore>,
+    /// Streams without an end of their own stop when this is cancelled.
+    pub drain: CancellationToken,
+}
+
+impl Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Api {
+    fn new(
+        app: App,
+        provider: Arc<dyn Provider>,
+        drain: CancellationToken,
+    ) -> Result<Self, ServeError> {
+        let redis = match &app.queue {
+            Queue::Redis(redis) => Some(redis.clone()),
+            Queue::Memory(_) => None,
+        };
+        Ok(Self(Arc::new(Shared {
+            limiter: Limiter::new(redis),
+            proxies: gate::parse_proxies(&app.settings.trusted_proxies)
+                .map_err(ServeError::TrustedProxies)?,
+            blocks: gate::Blocks::default(),
+            submissions: Arc::new(Semaphore::new(app.settings.max_submissions)),
+            app,
+            provider,
+            drain,
+        })))
+    }
+}
+
+/// Serves the API. On `drain` it stops accepting, lets requests finish, and returns.
+pub async fn serve(
+    app: App,
+    provider: Arc<dyn Provider>,
+    listener: TcpListener,
+    drain: CancellationToken,
+) -> Result<(), ServeError> {
+    let api = Api::new(app, provider, drain.clone())?;
+    run(routes::router(api), listener, drain).await
+}
+
+/// Serves `/healthz`, `/readyz` and `/metrics` only: for worker processes.
+pub async fn serve_health(
+    app: App,
+    listener: TcpListener,
+    drain: CancellationToken,
+) -> Result<(), ServeError> {
+    run(routes::health_router(app), listener, drain).await
+}
+
+async fn run(
+    router: Router,
+    listener: TcpListener,
+    drain: CancellationToken,
+) -> Result<(), ServeError> {
+    tokio::spawn(upkeep(drain.clone()));
+    // Answers are small and whole: waiting to fill a segment would only delay them.
+    let listener = listener.tap_io(|io| {
+        if let Err(error) = io.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY not set");
+        }
+    });
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(drain.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Seconds; what a request may take between half a millisecond and the length of an upload.
+const LATENCY: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// Installs the process's recorder of metrics, which `/metrics` shows. Once per process.
+pub fn install_metrics() -> Result<(), ServeError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(String::from(health::LATENCY)), LATENCY)?
+        .install_recorder()?;
+    // A second installation has failed above.
+    let _ = METRICS.set(handle);
+    health::describe_metrics();
+    Ok(())
+}
+
+/// What `/metrics` shows; empty when no recorder is installed.
+pub(crate) fn render_metrics() -> String {
+    METRICS.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Folds samples into their buckets, so that they do not pile up when nobody scrapes.
+async fn upkeep(drain: CancellationToken) {
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    while drain.run_until_cancelled(tick.tick()).await.is_some() {
+        if let Some(handle) = METRICS.get() {
+            handle.run_upkeep();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Request limits: which budget a route has, and how a judgement is told.
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::Response;
+use listmill_shared::domain::clock::Millis;
+use listmill_shared::domain::key::Key;
+use listmill_shared::queue::limits::{Allowance, Bucket, Judged};
+use serde_json::json;
+
+use crate::gate::plain;
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const DAILY: HeaderName = HeaderName::from_static("x-dailylimit-remaining");
+
+/// Requests a UTC day on each route of the seed system.
+const PER_DAY: u32 = 10_000;
+
+/// What a request is counted against.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Whose, and for which routes.
+    pub bucket: Bucket,
+    /// How much.
+    pub allowance: Allowance,
+}
+
+/// The budget of a key on a route. The routes of the seed system have one each; all others share
+/// one, which is `default` a minute unless the key has its own figure.
+pub fn budget(route: &str, key: &Key, default: u32) -> Budget {
+    let (name, per_minute, per_day) = match route {
+        "/api/verify-single" => ("verify-single", 60, Some(PER_DAY)),
+        "/api/verify-bulk" => ("verify-bulk", 60, Some(PER_DAY)),
+        "/api/get-results/{task_id}" => ("get-results", 120, Some(PER_DAY)),
+        _ => {
+            let own = key.rate_limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+            ("v1", own.unwrap_or(default), None)
+        }
+    };
+    Budget {
+        bucket: Bucket { key: key.id, route: name },
+        allowance: Allowance { per_minute, per_day },
+    }
+}
+
+/// What a request that passes is told of its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitHeaders {
+    limit: u32,
+    remaining: u32,
+    /// Seconds since the epoch.
+    reset: i64,
+    daily_remaining: Option<u32>,
+}
+
+impl LimitHeaders {
+    /// Adds the headers.
+    pub fn write(self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, self.limit.into());
+        headers.insert(REMAINING, self.remaining.into());
+        headers.insert(RESET, self.reset.into());
+        if let Some(left) = self.daily_remaining {
+            headers.insert(DAILY, left.into());
+        }
+    }
+}
+
+/// The headers of a request that passes, or the refusal.
+pub fn render(budget: &Budget, judged: Judged, now: Millis) -> Result<LimitHeaders, Response> {
+    let limit = budget.allowance.per_minute;
+    let epoch = |in_ms: i64| seconds(now + in_ms);
+    match judged {
+        Judged::Pass { remaining, daily_remaining, reset_ms } => {
+            Ok(LimitHeaders { limit, remaining, reset: epoch(reset_ms), daily_remaining })
+        }
+        Judged::TooMany { retry_ms, reset_ms } => {
+            let wait = seconds(retry_ms).max(1);
+            let body = json!({
+                "error": "Rate limit exceeded",
+                "limit": limit,
+                "window": "1 minute",
+                "current": i64::from(limit) + 1,
+                "retry_after_seconds": wait,
+            });
+            let headers =
+                LimitHeaders { limit, remaining: 0, reset: epoch(reset_ms), daily_remaining: None };
+            Err(refusal(&body, wait, headers))
+        }
+        Judged::DayUsedUp { retry_ms } => {
+            let daily = budget.allowance.per_day.unwrap_or(PER_DAY);
+            let body = json!({
+                "error": "Daily limit exceeded",
+                "limit": daily,
+                "current": i64::from(daily) + 1,
+                "resets_at": "midnight UTC",
+            });
+            let headers = LimitHeaders {
+                limit: daily,
+                remaining: 0,
+                reset: epoch(retry_ms),
+                daily_remaining: Some(0),
+            };
+            Err(refusal(&body, seconds(retry_ms).max(1), headers))
+        }
+    }
+}
+
+fn refusal(body: &serde_json::Value, wait: i64, headers: LimitHeaders) -> Response {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, body);
+    response.headers_mut().insert(RETRY_AFTER, wait.into());
+    headers.write(response.headers_mut());
+    response
+}
+
+/// Whole seconds, rounded up.
+fn seconds(ms: i64) -> i64 {
+    (ms.max(0) + 999) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use listmill_shared::domain::id::{AccountId, Ids, KeyId};
+
+    fn key(rate_limit: Option<i64>) -> Key {
+        let ids = Ids::seeded(1);
+        Key {
+            id: KeyId::new(&ids, 1),
+            account: AccountId::new(&ids, 1),
+            start: String::from("VECabcde"),
+            label: String::from("x"),
+            disabled: false,
+            suspended: None,
+            deleted_at: None,
+            expires_at: None,
+            rate_limit,
+            created_at: 1,
+        }
+    }
+
+    #[test]
+    fn budgets_by_route() {
+        let of = |route, own| budget(route, &key(own), 1200);
+        assert_eq!(of("/api/verify-single", Some(5)).allowance.per_minute, 60);
+        assert_eq!(of("/api/get-results/{task_id}", None).allowance.per_minute, 120);
+        assert_eq!(of("/api/verify-bulk", None).allowance.per_day, Some(10_000));
+        assert_eq!(of("/v1/tasks", None).allowance, Allowance { per_minute: 1200, per_day: None });
+        assert_eq!(of("/v1/keys", Some(5)).allowance.per_minute, 5);
+        assert_eq!(of("/v1/tasks", None).bucket, of("/v1/keys", None).bucket);
+        let (single, bulk) = (of("/api/verify-single", None), of("/api/verify-bulk", None));
+        assert_ne!(single.bucket, bulk.bucket);
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let budget = budget("/api/verify-single", &key(None), 1200);
+        let judged = Judged::TooMany { retry_ms: 44_100, reset_ms: 60_000 };
+        let response = render(&budget, judged, 1_000_000).unwrap_err();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "45");
+        assert_eq!(response.headers()["x-ratelimit-remaining"], "0");
+        assert_eq!(response.headers()["x-ratelimit-reset"], "1060");
+        let passing =
+            Judged::Pass { remaining: 59, daily_remaining: Some(9_999), reset_ms: 1_000 };
+        let mut headers = HeaderMap::new();
+        render(&budget, passing, 0).unwrap().write(&mut headers);
+        assert_eq!(headers["x-dailylimit-remaining"], "9999");
+        assert_eq!(headers["x-ratelimit-remaining"], "59");
+    }
+}

@@ -1,0 +1,42 @@
+//! `listmill migrate`: brings the schema up to date; safe to run twice, or from two places at once.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use listmill_shared::store::{Store, StoreError};
+use serde_json::json;
+
+use super::{Context, shown};
+
+pub async fn run(context: Context) -> Result<ExitCode> {
+    let settings = &context.settings;
+    let url = shown(&settings.database_url);
+    let work = async {
+        let store = Store::connect(&settings.database_url, settings.database_connections)
+            .await
+            .with_context(|| format!("cannot open {url}"))?;
+        let changed = match store.check_schema().await {
+            Ok(()) => false,
+            Err(StoreError::SchemaTooOld) => {
+                store.migrate().await?;
+                store.check_schema().await?;
+                true
+            }
+            Err(error) => return Err(error.into()),
+        };
+        store.close().await;
+        Ok((store.engine(), changed))
+    };
+    let (engine, changed) = context.shutdown.or_interrupted(work).await?;
+    context.output.say(match changed {
+        true => format!("{url}: the schema was missing or older, and is up to date now"),
+        false => format!("{url}: the schema is up to date already"),
+    });
+    context.output.object(&json!({
+        "engine": engine,
+        "from": if changed { "missing or older" } else { "current" },
+        "to": "current",
+        "changed": changed,
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,94 @@
+//! The commands, one module each, and what they share.
+
+pub mod admin;
+pub mod bench;
+pub mod demo;
+pub mod embedded;
+pub mod migrate;
+pub mod roles;
+pub mod up;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use listmill_shared::app::App;
+use listmill_shared::app::keys::NewKey;
+use listmill_shared::domain::clock::{Clock, Millis};
+use listmill_shared::domain::id::{AccountId, Ids, KeyId};
+use listmill_shared::settings::Settings;
+use listmill_shared::store::{Store, StoreError};
+
+use crate::lifecycle::Shutdown;
+use crate::output::Output;
+
+/// What every command gets.
+pub struct Context {
+    pub settings: Settings,
+    pub output: Output,
+    pub shutdown: Shutdown,
+    pub clock: Clock,
+    pub ids: Ids,
+}
+
+/// Opens the database and queue for a one-shot command. A SQLite file without a schema gets one; a
+/// PostgreSQL database must have been migrated on purpose.
+pub async fn open(context: &Context) -> Result<App> {
+    let settings = &context.settings;
+    let app = App::open(settings.clone(), context.clock.clone(), context.ids.clone())
+        .await
+        .with_context(|| format!("cannot open {}", shown(&settings.database_url)))?;
+    match (app.store.check_schema().await, &app.store) {
+        (Err(StoreError::SchemaTooOld), Store::Lite { .. }) => {
+            app.store.migrate().await?;
+            crate::output::complain(&format!(
+                "note: brought the schema of {} up to date",
+                shown(&settings.database_url)
+            ));
+        }
+        (checked, _) => checked?,
+    }
+    Ok(app)
+}
+
+/// A database address without its password.
+pub fn shown(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// The address of a SQLite file.
+pub fn sqlite_url(path: &Path) -> String {
+    let path = path.display().to_string().replace('%', "%25").replace('?', "%3F");
+    format!("sqlite://{path}")
+}
+
+/// Makes a key; the secret is the caller's to show.
+pub async fn make_key(
+    app: &App,
+    account: AccountId,
+    label: &str,
+    expires_at: Option<Millis>,
+    rate_limit: Option<i64>,
+) -> Result<(KeyId, String)> {
+    let new = NewKey { account, label: label.to_owned(), expires_at, rate_limit };
+    let (key, secret) = app.create_key(new, &app.ids.bytes()).await?;
+    Ok((key.id, secret.reveal().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_databases_are_not_shown() {
+        assert_eq!(shown("postgres://u:p@ss@host/db"), "postgres://…@host/db");
+        assert_eq!(shown("sqlite://a/b.db"), "sqlite://a/b.db");
+    }
+
+    #[test]
+    fn paths_with_url_characters_survive() {
+        assert_eq!(sqlite_url(Path::new("/t/a?b%c.db")), "sqlite:///t/a%3Fb%25c.db");
+    }
+}

@@ -1,0 +1,121 @@
+//! `listmill`: one binary, every role. Parse, read the settings, start logging, dispatch.
+//!
+//! Exit codes: 0 success; 1 failure, or something that must hold did not; 2 wrong arguments;
+//! 128 + signal when a one-shot command was interrupted, or a second signal stopped a role at once.
+
+mod args;
+mod client;
+mod commands;
+mod lifecycle;
+mod output;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use listmill_shared::domain::clock::Clock;
+use listmill_shared::domain::id::Ids;
+use listmill_shared::settings::{LogFormat, Settings};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::commands::{Context, admin, bench, demo, migrate, roles, up};
+use crate::lifecycle::Shutdown;
+use crate::output::Output;
+
+/// Read when there, unless `--config` names another file.
+const SETTINGS_FILE: &str = "listmill.toml";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // redis and sqlx speak TLS through rustls; named here once so that neither has to guess.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    let code = runtime.block_on(run(cli));
+    // A reader thread that still waits for its client must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    code
+}
+
+async fn run(cli: Cli) -> ExitCode {
+    let (context, command) = match prepare(cli) {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(&error),
+    };
+    let shutdown = context.shutdown.clone();
+    let role = command.is_role();
+    let done = dispatch(context, command).await;
+    match (done, shutdown.interrupted()) {
+        // A role that drained did what it was told; a one-shot command did not get to its end.
+        (Ok(code), Some(_)) if role => code,
+        (Ok(code), None) => code,
+        (_, Some(signal)) if !role => ExitCode::from(signal.exit_code()),
+        (Ok(code), _) => code,
+        (Err(error), _) => fail(&error),
+    }
+}
+
+/// The role table.
+async fn dispatch(context: Context, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(context, args).await,
+        Command::Up => up::run(context).await,
+        Command::Api => roles::api(context).await,
+        Command::Worker => roles::worker(context).await,
+        Command::Migrate => migrate::run(context).await,
+        Command::Bench(args) => bench::run(context, args).await,
+        Command::Admin(args) => admin::run(context, args).await,
+    }
+}
+
+fn prepare(cli: Cli) -> Result<(Context, Command)> {
+    let file = settings_file(cli.config);
+    let settings = Settings::load(file.as_deref(), environment())?;
+    start_log(&settings, cli.command.is_role())?;
+    for variable in &settings.unknown {
+        tracing::warn!(%variable, "this environment variable names no setting: is it misspelt?");
+    }
+    let grace = cli.command.is_role().then_some(settings.shutdown_grace);
+    let shutdown = Shutdown::watch(grace).context("cannot listen for signals")?;
+    let output = Output::new(cli.json);
+    let (clock, ids) = (Clock::system(), Ids::system());
+    Ok((Context { settings, output, shutdown, clock, ids }, cli.command))
+}
+
+fn settings_file(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| Path::new(SETTINGS_FILE).exists().then(|| PathBuf::from(SETTINGS_FILE)))
+}
+
+/// The environment, without what is not text (`std::env::vars` would panic on it).
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Logs go to stderr. One-shot commands log warnings only, so that their output stays readable,
+/// unless the filter was set on purpose.
+fn start_log(settings: &Settings, role: bool) -> Result<()> {
+    let chosen = std::env::var_os("LISTMILL_LOG").is_some() || settings.log != "info";
+    let filter = if role || chosen { settings.log.as_str() } else { "warn,sqlx=error" };
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("settings: log: {filter:?} is no tracing filter"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => {
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            log.with_ansi(colours).init();
+        }
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    output::complain(&format!("listmill: {error:#}"));
+    ExitCode::FAILURE
+}

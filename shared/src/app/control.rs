@@ -1,0 +1,122 @@
+//! The lines that an owner draws through a running task: cancel, pause, resume, erase.
+
+use super::App;
+use crate::domain::id::{AccountId, KeyId, TaskId};
+use crate::domain::ledger::Kind;
+use crate::domain::task::{PauseReason, Task, TaskStatus};
+use crate::store::StoreError;
+use crate::store::tasks::Changed;
+
+/// Why a task's course was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No such task of this account.
+    #[error("no such task")]
+    NotFound,
+    /// The task's status does not allow it.
+    #[error("the task is {0}")]
+    WrongState(TaskStatus),
+    /// It paused for want of credits, and there are none.
+    #[error("the balance is empty")]
+    Insufficient,
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a cancellation came to, in addresses and credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// Addresses that cost a credit.
+    pub charged: i64,
+    /// Addresses whose held credit went back with an unknown verdict.
+    pub refunded: i64,
+    /// Held credits that the cancellation gave back.
+    pub released: i64,
+    /// Addresses without a result.
+    pub not_processed: i64,
+}
+
+impl App {
+    /// One task of an account.
+    pub async fn task(&self, id: TaskId, account: AccountId) -> Result<Task, ControlError> {
+        let task = self.find_task(id).await?;
+        task.filter(|task| task.account == account).ok_or(ControlError::NotFound)
+    }
+
+    /// Cancels a task for good; the same answer however often it is asked. When this has returned,
+    /// no result is added and no credit moves for it.
+    pub async fn cancel(
+        &self,
+        id: TaskId,
+        account: AccountId,
+    ) -> Result<(Task, Settlement), ControlError> {
+        check(self.store.cancel_task(id, account, self.now()).await?)?;
+        self.tell_stopped(id).await;
+        let task = self.task(id, account).await?;
+        let settlement = Settlement {
+            charged: task.tally.charged,
+            refunded: task.tally.refunded,
+            released: task.released,
+            not_processed: task.submitted.unique - task.tally.processed(),
+        };
+        Ok((task, settlement))
+    }
+
+    /// Lets a task stand still: what is being verified ends, nothing new is started.
+    pub async fn pause(&self, id: TaskId, account: AccountId) -> Result<Task, ControlError> {
+        check(self.store.pause_task(id, account).await?)?;
+        self.tell_stopped(id).await;
+        self.task(id, account).await
+    }
+
+    /// Lets a paused task go on.
+    pub async fn resume(&self, id: TaskId, account: AccountId) -> Result<Task, ControlError> {
+        let task = self.task(id, account).await?;
+        if task.pause_reason == Some(PauseReason::InsufficientCredits)
+            && self.store.balance(account, Kind::Email).await? == 0
+        {
+            return Err(ControlError::Insufficient);
+        }
+        check(self.store.resume_task(id, account).await?)?;
+        self.dispatch(id).await?;
+        self.task(id, account).await
+    }
+
+    /// Erases an ended task and its results.
+    pub async fn erase(&self, id: TaskId, account: AccountId) -> Result<(), ControlError> {
+        check(self.store.erase_task(id, account, self.now()).await?)
+    }
+
+    /// Cancels every task that a key submitted: only when its owner asks for it along with the
+    /// key's end.
+    pub async fn cancel_tasks_of_key(
+        &self,
+        key: KeyId,
+        account: AccountId,
+    ) -> Result<Vec<TaskId>, ControlError> {
+        let tasks = self.store.unended_tasks_of_key(account, key).await?;
+        for task in &tasks {
+            match self.cancel(*task, account).await {
+                // It ended or vanished by itself in between.
+                Ok(_) | Err(ControlError::WrongState(_) | ControlError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tasks)
+    }
+
+    async fn tell_stopped(&self, task: TaskId) {
+        if let Err(error) = self.queue.tell_stopped(task).await {
+            tracing::warn!(%error, %task, "workers not told; they look at the database every second");
+        }
+    }
+}
+
+fn check(changed: Changed) -> Result<(), ControlError> {
+    match changed {
+        Changed::Done => Ok(()),
+        Changed::Refused(status) => Err(ControlError::WrongState(status)),
+        Changed::Missing => Err(ControlError::NotFound),
+    }
+}

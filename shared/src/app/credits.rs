@@ -1,0 +1,76 @@
+//! Granting credits, and making an account.
+
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher;
+
+use super::App;
+use crate::domain::id::{AccountId, Ids};
+use crate::domain::ledger::Kind;
+use crate::store::StoreError;
+
+/// Tasks looked at in one go when credits arrive.
+const RESUME_AT_ONCE: i64 = 1000;
+
+/// Why an account was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// Its e-mail is taken.
+    #[error("there is an account with this e-mail already")]
+    Taken,
+    /// The password could not be hashed.
+    #[error("the password cannot be used: {0}")]
+    Password(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl App {
+    /// Makes an account with `credits` e-mail credits.
+    pub async fn create_account(
+        &self,
+        email: &str,
+        password: Option<&str>,
+        credits: i64,
+        admin: bool,
+    ) -> Result<AccountId, AccountError> {
+        let hash = password.map(|password| hash_password(password, &self.ids)).transpose()?;
+        let id = AccountId::new(&self.ids, self.now());
+        self.store.create_account(id, email, hash.as_deref(), admin, self.now()).await.map_err(
+            |error| if error.is_conflict() { AccountError::Taken } else { error.into() },
+        )?;
+        if credits > 0 {
+            self.store.grant(id, Kind::Email, credits, Some("opening"), self.now()).await?;
+        }
+        Ok(id)
+    }
+
+    /// Gives credits (or takes them back, when negative); tasks that paused for want of them go on.
+    /// Returns the balance afterwards.
+    pub async fn grant(
+        &self,
+        account: AccountId,
+        kind: Kind,
+        amount: i64,
+        note: Option<&str>,
+    ) -> Result<i64, StoreError> {
+        let balance = self.store.grant(account, kind, amount, note, self.now()).await?;
+        if kind == Kind::Email && balance > 0 {
+            self.store.resume_funded(RESUME_AT_ONCE).await?;
+            let window = self.window().await?;
+            let batches =
+                self.store.fill_windows(window, RESUME_AT_ONCE, self.resend_at()).await?;
+            self.send(&batches).await;
+        }
+        Ok(balance)
+    }
+}
+
+/// Argon2id with the crate's recommended parameters; the salt comes from the source of randomness.
+fn hash_password(password: &str, ids: &Ids) -> Result<String, AccountError> {
+    let salt: [u8; 16] = ids.bytes();
+    Argon2::default()
+        .hash_password_with_salt(password.as_bytes(), &salt)
+        .map(|hash| hash.to_string())
+        .map_err(|error| AccountError::Password(error.to_string()))
+}

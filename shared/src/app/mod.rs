@@ -1,0 +1,86 @@
+//! Use-cases: what the API, the worker and the command line do, on either engine and queue.
+//!
+//! [`App`] is what every process holds. A use-case changes SQL first and speaks to the queue
+//! afterwards: a message that is not sent is repaired by the sweeper, a commit that is not made
+//! leaves nothing behind.
+
+pub mod control;
+pub mod credits;
+pub mod dispatch;
+pub mod keys;
+pub mod submit;
+pub mod verify;
+
+use std::sync::Arc;
+
+use crate::domain::clock::{Clock, Millis};
+use crate::domain::id::{Ids, TaskId};
+use crate::domain::key::KeyHash;
+use crate::domain::task::Task;
+use crate::queue::{MemoryQueue, Queue, QueueError, RedisQueue};
+use crate::settings::Settings;
+use crate::store::gate::Found;
+use crate::store::gather::Gather;
+use crate::store::{Store, StoreError};
+
+/// What every process holds.
+#[derive(Clone)]
+pub struct App {
+    /// The truth.
+    pub store: Store,
+    /// The hint.
+    pub queue: Queue,
+    /// The time.
+    pub clock: Clock,
+    /// Ids and randomness.
+    pub ids: Ids,
+    /// What the process runs with.
+    pub settings: Arc<Settings>,
+    keys: Arc<Gather<KeyHash, Found>>,
+    tasks: Arc<Gather<TaskId, Task>>,
+}
+
+/// Why a process could not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Redis.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl App {
+    /// Opens the database and the queue that the settings name; must be called inside a runtime.
+    pub async fn open(settings: Settings, clock: Clock, ids: Ids) -> Result<Self, OpenError> {
+        let store = Store::connect(&settings.database_url, settings.database_connections).await?;
+        let queue = match &settings.redis_url {
+            Some(url) => Queue::Redis(RedisQueue::open(url, &settings.redis_namespace)?),
+            None => Queue::Memory(MemoryQueue::default()),
+        };
+        Ok(Self::new(store, queue, clock, ids, settings))
+    }
+
+    /// Puts the parts together; must be called inside a runtime.
+    pub fn new(store: Store, queue: Queue, clock: Clock, ids: Ids, settings: Settings) -> Self {
+        let keys = Arc::new(store.gather_keys());
+        let tasks = Arc::new(store.gather_tasks());
+        Self { store, queue, clock, ids, settings: Arc::new(settings), keys, tasks }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// A presented key and the version of the blocked networks, on the state of this moment.
+    pub async fn find_key(&self, hash: KeyHash) -> Result<Found, StoreError> {
+        self.keys.get(hash).await?.ok_or(StoreError::Away)
+    }
+
+    /// A task by id, whoever owns it, on the state of this moment.
+    pub async fn find_task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.tasks.get(id).await
+    }
+}

@@ -1,0 +1,357 @@
+//! Receiving a list: stream, parse, normalise, dedupe, cut into batches, store.
+//!
+//! ```text
+//! body ──bounded channel──▶ reader thread (unzip, parse, dedupe) ──bounded channel──▶ writer
+//! ```
+//!
+//! The writer stores blocks in bounded transactions under a task that is `ingesting` and that
+//! nobody sees; a last short one checks the balance, remembers the answer and makes it `queued`. No
+//! transaction waits for the client. What is abandoned is removed here, or by the sweeper.
+
+pub mod dedupe;
+pub mod read;
+mod source;
+
+use bytes::Bytes;
+use futures::Stream;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+pub use self::source::BodyError;
+use self::read::{Block, Format, Limits, ReadError, Summary};
+use self::source::{ChunkReader, Unpacked, feed};
+use super::App;
+use crate::domain::id::{AccountId, KeyId, TaskId};
+use crate::domain::ledger::Kind;
+use crate::domain::task::{Submitted, Tally, Task, TaskStatus};
+use crate::store::idempotency::{self, Remembered, RequestKey};
+use crate::store::tasks::{Accept, NewBlock, NewTask};
+use crate::store::StoreError;
+
+/// Pieces of the body that may wait for the reader.
+const BODY_PIECES: usize = 16;
+/// Blocks that may wait for the writer.
+const BLOCKS: usize = 16;
+/// Blocks stored in one transaction.
+const BLOCKS_AT_ONCE: usize = 64;
+
+/// Renders a task as the answer to its submission: status and body.
+pub type Answer = fn(&Task, now: i64) -> (i16, String);
+
+/// A list to be received.
+pub struct Submission {
+    /// Who pays.
+    pub account: AccountId,
+    /// The key that submits it; history only.
+    pub key: Option<KeyId>,
+    /// How the list is written.
+    pub format: Format,
+    /// Whether it is packed with gzip.
+    pub gzip: bool,
+    /// The owner's name for it; a name in a JSON body wins.
+    pub name: Option<String>,
+    /// Run until credits end, instead of refusing.
+    pub allow_partial: bool,
+    /// Count only; nothing is stored.
+    pub dry_run: bool,
+    /// The client's idempotency key, and what else of the request belongs to its fingerprint.
+    pub idempotency: Option<(RequestKey, String)>,
+    /// Renders the answer that is remembered.
+    pub answer: Answer,
+}
+
+/// What a submission came to.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A task, with the answer as rendered.
+    Task {
+        /// Its id.
+        id: Option<TaskId>,
+        /// The answer's status.
+        status: i16,
+        /// The answer's body.
+        body: String,
+        /// The answer of an earlier request with the same idempotency key.
+        replayed: bool,
+    },
+    /// Counted only.
+    Counted {
+        /// What the list holds.
+        submitted: Submitted,
+        /// What may be spent.
+        balance: i64,
+    },
+}
+
+/// Why a submission was refused; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The list itself.
+    #[error(transparent)]
+    Read(ReadError),
+    /// How it came in.
+    #[error(transparent)]
+    Body(BodyError),
+    /// It costs more than there is.
+    #[error("the list needs {needed} credits, the balance is {balance}")]
+    Insufficient {
+        /// Chargeable addresses.
+        needed: i64,
+        /// What may be spent.
+        balance: i64,
+    },
+    /// The idempotency key was used for another body.
+    #[error("this Idempotency-Key was used with another request")]
+    KeyReused,
+    /// A part that is not offered.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// It took so long without a sign of life that the sweeper removed it.
+    #[error("the submission was idle for too long and has been removed")]
+    Abandoned,
+    /// The database.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for SubmitError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::RowCount { what: "touch task" | "accept task", rows: 0, .. } => {
+                SubmitError::Abandoned
+            }
+            error => SubmitError::Store(error),
+        }
+    }
+}
+
+/// A body that was read to its end.
+struct Received {
+    summary: Summary,
+    batches: i64,
+    fingerprint: Vec<u8>,
+}
+
+impl App {
+    /// Receives a list. `body` fails with an [`std::io::Error`] when the client goes away.
+    pub async fn submit(
+        &self,
+        submission: Submission,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<Accepted, SubmitError> {
+        if let Some(idempotency) = &submission.idempotency {
+            let first = self.store.remembered(&idempotency.0, self.oldest_answer()).await?;
+            if let Some(first) = first {
+                return self.replay(idempotency, first, body).await;
+            }
+        }
+        if submission.dry_run {
+            let Received { summary, .. } = self.receive(&submission, None, body).await?;
+            let balance = self.store.balance(submission.account, Kind::Email).await?;
+            return Ok(Accepted::Counted { submitted: counts(&summary), balance });
+        }
+        let task = TaskId::new(&self.ids, self.now());
+        let new =
+            NewTask { id: task, account: submission.account, created_by_key: submission.key };
+        self.store.open_task(&new, self.now()).await?;
+        let accepted = self.receive_and_accept(&submission, task, body).await;
+        if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. })) {
+            if let Err(error) = self.store.drop_ingest(task).await {
+                tracing::warn!(%error, %task, "refused submission not removed; the sweeper will");
+            }
+        }
+        accepted
+    }
+
+    async fn receive_and_accept(
+        &self,
+        submission: &Submission,
+        task: TaskId,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<Accepted, SubmitError> {
+        let Received { summary, batches, fingerprint } =
+            self.receive(submission, Some(task), body).await?;
+        if summary.options.webhook_url.is_some() {
+            return Err(SubmitError::Unsupported(
+                "\"webhook_url\" is not offered by this version; follow the task's events instead",
+            ));
+        }
+        let counts = counts(&summary);
+        let balance = self.store.balance(submission.account, Kind::Email).await?;
+        let allow_partial = submission.allow_partial || summary.options.allow_partial;
+        if !allow_partial && balance < counts.chargeable() {
+            return Err(SubmitError::Insufficient { needed: counts.chargeable(), balance });
+        }
+        let accept = Accept {
+            name: summary.options.name.or_else(|| submission.name.clone()),
+            submitted: counts,
+            batches: batches,
+            header: summary.header,
+            delimiter: summary.delimiter,
+        };
+        self.accept(submission, task, accept, &fingerprint).await
+    }
+
+    async fn accept(
+        &self,
+        submission: &Submission,
+        id: TaskId,
+        accept: Accept,
+        fingerprint: &[u8],
+    ) -> Result<Accepted, SubmitError> {
+        let now = self.now();
+        let task = Task {
+            id,
+            account: submission.account,
+            created_by_key: submission.key,
+            name: accept.name.clone(),
+            status: TaskStatus::Queued,
+            pause_reason: None,
+            submitted: accept.submitted,
+            tally: Tally::default(),
+            held: 0,
+            released: 0,
+            created_at: now,
+            started_at: None,
+            finished_at: None,
+            batches: accept.batches,
+        };
+        let (status, body) = (submission.answer)(&task, now);
+        let mut tx = self.store.begin().await?;
+        self.store.accept_task(&mut tx, id, &accept, now).await?;
+        if let Some((request, _)) = &submission.idempotency {
+            let answer = Some((status, body.as_str()));
+            if !idempotency::insert(&mut tx, request, fingerprint, &[], answer, now).await? {
+                drop(tx);
+                let first = self.store.remembered(request, self.oldest_answer()).await?;
+                return match first {
+                    Some(first) => replay(first, fingerprint),
+                    // It was forgotten this very moment; the client may simply try again.
+                    None => Err(SubmitError::Store(StoreError::Away)),
+                };
+            }
+        }
+        tx.commit().await?;
+        if let Err(error) = self.dispatch(id).await {
+            tracing::warn!(%error, task = %id, "not dispatched; the sweeper will");
+        }
+        Ok(Accepted::Task { id: Some(id), status, body, replayed: false })
+    }
+
+    /// Reads the body to its end and stores its blocks under `task` (or nowhere).
+    async fn receive(
+        &self,
+        submission: &Submission,
+        task: Option<TaskId>,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<Received, SubmitError> {
+        let (pieces, pieces_out) = mpsc::channel(BODY_PIECES);
+        let (blocks, blocks_out) = mpsc::channel(BLOCKS);
+        let settings = &self.settings;
+        let limits = Limits {
+            addresses: settings.max_addresses,
+            line_bytes: settings.max_line_bytes,
+            batch_size: settings.batch_size,
+            ..Limits::default()
+        };
+        let (format, key) = (submission.format.clone(), self.ids.bytes());
+        let (gzip, most) = (submission.gzip, settings.max_body_bytes);
+        let reading = tokio::task::spawn_blocking(move || {
+            let input = Unpacked::new(ChunkReader::new(pieces_out), gzip, most);
+            read::read(&format, input, &limits, key, &mut |block| {
+                blocks.blocking_send(block).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+            })
+        });
+        let mut fingerprint = submission.idempotency.as_ref().map(begin_fingerprint);
+        let feeding = feed(body, pieces, settings.body_idle_timeout, |piece| {
+            if let Some(hash) = &mut fingerprint {
+                hash.update(piece);
+            }
+        });
+        let ((), written, read) = tokio::join!(feeding, self.write(task, blocks_out), reading);
+        // The writer's failure makes the reader's: it goes first.
+        let batches = written?;
+        let summary = read
+            .map_err(|_| SubmitError::Store(StoreError::Away))?
+            .map_err(|error| match source::body_error(&error) {
+                Some(body) => SubmitError::Body(body),
+                None => SubmitError::Read(error),
+            })?;
+        let fingerprint = fingerprint.map(|hash| hash.finalize().to_vec()).unwrap_or_default();
+        Ok(Received { summary, batches, fingerprint })
+    }
+
+    async fn write(
+        &self,
+        task: Option<TaskId>,
+        mut blocks: mpsc::Receiver<Block>,
+    ) -> Result<i64, StoreError> {
+        let mut batches = 0;
+        let mut some = Vec::with_capacity(BLOCKS_AT_ONCE);
+        while blocks.recv_many(&mut some, BLOCKS_AT_ONCE).await > 0 {
+            batches += some.iter().filter(|b| matches!(b, Block::Batch { .. })).count() as i64;
+            let stored: Vec<NewBlock> = some.drain(..).map(new_block).collect();
+            if let Some(task) = task {
+                self.store.store_blocks(task, &stored, self.now()).await?;
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The client's idempotency key is known: the body is read only to compare it.
+    async fn replay(
+        &self,
+        idempotency: &(RequestKey, String),
+        first: Remembered,
+        body: impl Stream<Item = std::io::Result<Bytes>> + Send,
+    ) -> Result<Accepted, SubmitError> {
+        let mut hash = begin_fingerprint(idempotency);
+        source::drain(body, self.settings.body_idle_timeout, self.settings.max_body_bytes, |piece| {
+            hash.update(piece);
+        })
+        .await
+        .map_err(SubmitError::Body)?;
+        replay(first, &hash.finalize())
+    }
+
+    /// Answers older than this are forgotten.
+    pub fn oldest_answer(&self) -> i64 {
+        self.now() - self.settings.idempotency_ttl.as_millis() as i64
+    }
+}
+
+/// What of a request is the same when it is sent again: the body, and what `rest` says.
+fn begin_fingerprint((_, rest): &(RequestKey, String)) -> Sha256 {
+    Sha256::new().chain_update(rest.as_bytes()).chain_update([0])
+}
+
+fn replay(first: Remembered, fingerprint: &[u8]) -> Result<Accepted, SubmitError> {
+    match (first.status, first.body) {
+        (Some(status), Some(body)) if first.fingerprint == fingerprint => {
+            Ok(Accepted::Task { id: None, status, body, replayed: true })
+        }
+        _ => Err(SubmitError::KeyReused),
+    }
+}
+
+fn counts(summary: &Summary) -> Submitted {
+    Submitted {
+        submitted: summary.submitted as i64,
+        unique: summary.unique as i64,
+        duplicates: summary.duplicates as i64,
+        invalid_syntax: summary.invalid_syntax as i64,
+    }
+}
+
+fn new_block(block: Block) -> NewBlock {
+    match block {
+        Block::Batch { no, first_seq, addresses, chargeable, payload } => NewBlock::Batch {
+            no: no as i32,
+            first_seq: first_seq as i64,
+            addresses: addresses as i32,
+            chargeable: chargeable as i32,
+            payload,
+        },
+        Block::Rows { no, payload } => NewBlock::Rows { no: no as i32, payload },
+    }
+}

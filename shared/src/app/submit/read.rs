@@ -1,0 +1,306 @@
+//! Reads a submitted list, in any of its formats, as a stream.
+//!
+//! Data: bytes go in; [`Block`]s come out, in two independent sequences, each numbered from 0:
+//! batches (distinct canonical addresses in the order of their seq) and rows (the records of the
+//! file in file order, each with the seq of its address). What is kept of a record is one CSV
+//! line in the list's own delimiter; for formats other than CSV that is the address as submitted.
+//!
+//! Invariants:
+//! - `submitted` = rows with a non-blank address = `unique` + `duplicates`;
+//! - seqs run from 0 to `unique - 1` without gaps, in order of first occurrence; a batch holds
+//!   consecutive ones; broken addresses have a seq as well and are not chargeable;
+//! - memory is flat but for [`Dedupe`]: one block of each kind, one record, one buffer;
+//! - after an error the blocks already handed out are worth nothing: the caller drops them.
+//!
+//! Not kept: empty lines (in CSV a line without any character, in text and NDJSON a blank one).
+
+mod error;
+mod guard;
+mod json;
+mod lines;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+
+pub use error::ReadError;
+
+use super::dedupe::{Dedupe, MAX_ADDRESSES, Seen};
+use crate::domain::address;
+use crate::domain::payload::{BatchEncoder, RowsEncoder};
+use guard::Guard;
+
+/// How the list is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// One object: `{"emails": [...], "name"?, "allow_partial"?, "webhook_url"?}`.
+    Json,
+    /// Separated values, with or without a header.
+    Csv {
+        /// The address column: its header (any case) or its number from 1. `None`: found out.
+        column: Option<String>,
+        /// `None`: found out, among `,` `;` tab `|`.
+        delimiter: Option<u8>,
+    },
+    /// One address per line.
+    Text,
+    /// Per line a JSON string, or an object with an `email`.
+    Ndjson,
+}
+
+/// Bounds of what is accepted and of what is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Addresses submitted, duplicates included.
+    pub addresses: u64,
+    /// Bytes of one line, CSV record or JSON text.
+    pub line_bytes: usize,
+    /// Entries of a batch.
+    pub batch_size: u32,
+    /// Bytes of a batch before compression (its last entry may go over).
+    pub batch_bytes: usize,
+    /// Bytes of a rows block before compression (its last row may go over).
+    pub chunk_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            addresses: 10_000_000,
+            line_bytes: 64 << 10,
+            batch_size: 500,
+            batch_bytes: 256 << 10,
+            chunk_bytes: 256 << 10,
+        }
+    }
+}
+
+impl Limits {
+    /// Within what seqs and payloads can hold, whatever was configured.
+    fn clamped(self) -> Self {
+        const MOST: usize = 2 << 20;
+        Self {
+            addresses: self.addresses.min(u64::from(MAX_ADDRESSES)),
+            line_bytes: self.line_bytes.min(MOST),
+            batch_size: self.batch_size.max(1),
+            batch_bytes: self.batch_bytes.min(MOST),
+            chunk_bytes: self.chunk_bytes.min(MOST),
+        }
+    }
+}
+
+/// A piece of the list, ready to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Block {
+    /// Distinct addresses; the payload is for `decode_batch`.
+    Batch { no: u32, first_seq: u64, addresses: u32, chargeable: u32, payload: Vec<u8> },
+    /// Records of the file; the payload is for `decode_rows`.
+    Rows { no: u32, payload: Vec<u8> },
+}
+
+/// What a JSON body says beside its addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The task's name, at most 200 characters.
+    pub name: Option<String>,
+    /// Run until the credits end instead of refusing a list that costs more than there is.
+    pub allow_partial: bool,
+    /// As given; whether it is an acceptable URL is for the caller to say.
+    pub webhook_url: Option<String>,
+}
+
+/// The list as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows with a non-blank address.
+    pub submitted: u64,
+    /// Distinct addresses, broken ones included.
+    pub unique: u64,
+    /// Rows that repeat an earlier address.
+    pub duplicates: u64,
+    /// Distinct addresses with broken syntax.
+    pub invalid_syntax: u64,
+    /// CSV: the header as one line in `delimiter`, without terminator.
+    pub header: Option<Vec<u8>>,
+    /// The delimiter of header and record lines.
+    pub delimiter: u8,
+    /// From a JSON body; default otherwise.
+    pub options: Options,
+}
+
+/// Reads the whole list. `dedupe_key` must be random, so that nobody can construct addresses that
+/// are taken for duplicates. Errors of `input` and of `sink` come back as [`ReadError::Io`] with
+/// their source intact.
+pub fn read(
+    format: &Format,
+    input: impl Read,
+    limits: &Limits,
+    dedupe_key: [u8; 32],
+    sink: &mut dyn FnMut(Block) -> std::io::Result<()>,
+) -> Result<Summary, ReadError> {
+    let limits = limits.clamped();
+    let mut intake = Intake::new(limits, dedupe_key, sink)?;
+    let mut options = Options::default();
+    let mut header = None;
+    match format {
+        Format::Json => {
+            options = json::read(Guard::for_tokens(input, limits.line_bytes), &mut intake)?;
+        }
+        Format::Csv { column, delimiter } => {
+            let guard = Guard::for_records(input, limits.line_bytes);
+            header = table::read(column.as_deref(), *delimiter, guard, &mut intake)?;
+        }
+        Format::Text => lines::read_text(Guard::new(input), &mut intake)?,
+        Format::Ndjson => lines::read_ndjson(Guard::new(input), &mut intake)?,
+    }
+    intake.finish(header, options)
+}
+
+/// Where the rows of all formats come together.
+struct Intake<'s> {
+    limits: Limits,
+    delimiter: u8,
+    dedupe: Dedupe,
+    batch: BatchEncoder,
+    batch_no: u32,
+    first_seq: u64,
+    chargeable: u32,
+    rows: RowsEncoder,
+    rows_no: u32,
+    canonical: String,
+    submitted: u64,
+    invalid_syntax: u64,
+    sink: &'s mut dyn FnMut(Block) -> std::io::Result<()>,
+}
+
+impl<'s> Intake<'s> {
+    fn new(
+        limits: Limits,
+        dedupe_key: [u8; 32],
+        sink: &'s mut dyn FnMut(Block) -> std::io::Result<()>,
+    ) -> Result<Self, ReadError> {
+        Ok(Self {
+            limits,
+            delimiter: b',',
+            dedupe: Dedupe::new(dedupe_key),
+            batch: BatchEncoder::new()?,
+            batch_no: 0,
+            first_seq: 0,
+            chargeable: 0,
+            rows: RowsEncoder::new()?,
+            rows_no: 0,
+            canonical: String::new(),
+            submitted: 0,
+            invalid_syntax: 0,
+            sink,
+        })
+    }
+
+    /// Takes a row that is nothing but an address.
+    fn address(&mut self, raw: &str) -> Result<(), ReadError> {
+        let delimiter = self.delimiter;
+        self.row(raw, |line| write_field(line, raw.as_bytes(), delimiter))
+    }
+
+    /// Takes a row with the raw text of its address cell; `write_line` appends its record.
+    fn row(&mut self, raw: &str, write_line: impl FnOnce(&mut Vec<u8>)) -> Result<(), ReadError> {
+        let seq = if address::trim(raw).is_empty() { None } else { Some(self.seq_of(raw)?) };
+        self.rows.push_with(seq, write_line);
+        if self.rows.bytes_len() >= self.limits.chunk_bytes {
+            self.cut_rows()?;
+        }
+        Ok(())
+    }
+
+    fn seq_of(&mut self, raw: &str) -> Result<u64, ReadError> {
+        if self.submitted == self.limits.addresses {
+            return Err(ReadError::TooManyAddresses { limit: self.limits.addresses });
+        }
+        self.submitted += 1;
+        let valid = address::normalise_into(raw, &mut self.canonical).is_ok();
+        match self.dedupe.insert(&self.canonical) {
+            Seen::Duplicate(first) => Ok(u64::from(first)),
+            Seen::New(seq) => {
+                self.batch.push(&self.canonical, valid);
+                if valid {
+                    self.chargeable += 1;
+                } else {
+                    self.invalid_syntax += 1;
+                }
+                if self.batch.len() >= self.limits.batch_size as usize
+                    || self.batch.bytes_len() >= self.limits.batch_bytes
+                {
+                    self.cut_batch()?;
+                }
+                Ok(u64::from(seq))
+            }
+        }
+    }
+
+    fn cut_batch(&mut self) -> Result<(), ReadError> {
+        let addresses = self.batch.len() as u32;
+        let block = Block::Batch {
+            no: self.batch_no,
+            first_seq: self.first_seq,
+            addresses,
+            chargeable: self.chargeable,
+            payload: self.batch.finish()?,
+        };
+        self.batch_no += 1;
+        self.first_seq += u64::from(addresses);
+        self.chargeable = 0;
+        (self.sink)(block).map_err(ReadError::Io)
+    }
+
+    fn cut_rows(&mut self) -> Result<(), ReadError> {
+        let block = Block::Rows { no: self.rows_no, payload: self.rows.finish()? };
+        self.rows_no += 1;
+        (self.sink)(block).map_err(ReadError::Io)
+    }
+
+    fn finish(mut self, header: Option<Vec<u8>>, options: Options) -> Result<Summary, ReadError> {
+        if self.submitted == 0 {
+            return Err(ReadError::EmptyList);
+        }
+        if !self.batch.is_empty() {
+            self.cut_batch()?;
+        }
+        if !self.rows.is_empty() {
+            self.cut_rows()?;
+        }
+        let unique = u64::from(self.dedupe.len());
+        Ok(Summary {
+            submitted: self.submitted,
+            unique,
+            duplicates: self.submitted - unique,
+            invalid_syntax: self.invalid_syntax,
+            header,
+            delimiter: self.delimiter,
+            options,
+        })
+    }
+}
+
+/// Appends one CSV field, quoted where it must be.
+fn write_field(line: &mut Vec<u8>, field: &[u8], delimiter: u8) {
+    if !needs_quotes(field, delimiter) {
+        line.extend_from_slice(field);
+        return;
+    }
+    line.push(b'"');
+    for &b in field {
+        if b == b'"' {
+            line.push(b'"');
+        }
+        line.push(b);
+    }
+    line.push(b'"');
+}
+
+fn needs_quotes(bytes: &[u8], delimiter: u8) -> bool {
+    // No early exit: this way the compiler looks at many bytes at once.
+    bytes.iter().fold(false, |found, &b| {
+        found | (b == delimiter) | (b == b'"') | (b == b'\n') | (b == b'\r')
+    })
+}

@@ -1,0 +1,167 @@
+//! A batch: the slice of a task that one queue message points at.
+//!
+//! ```text
+//! pending → queued → leased → done
+//!    ↑________↑________|            any open state → cancelled
+//! ```
+//!
+//! `pending` waits for the dispatch window, `queued` has a message somewhere (or had: the sweeper
+//! sends it again), `leased` belongs to one worker until `due_at`, proven by its fence.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::clock::Millis;
+use super::id::{AccountId, TaskId};
+use super::task::Tally;
+use super::verdict::{Credit, Verdict};
+
+/// Stored states. Partial indexes and statements name these numbers; never reuse one.
+pub mod state {
+    /// Waits for the dispatch window.
+    pub const PENDING: i16 = 0;
+    /// A message was sent.
+    pub const QUEUED: i16 = 1;
+    /// A worker holds it.
+    pub const LEASED: i16 = 2;
+    /// Every address has its result.
+    pub const DONE: i16 = 3;
+    /// Its task was cancelled first.
+    pub const CANCELLED: i16 = 4;
+}
+
+/// All that a queue message says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchRef {
+    /// The task.
+    pub task: TaskId,
+    /// The batch's number in it, from 0.
+    pub no: i32,
+}
+
+impl fmt::Debug for BatchRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.task, self.no)
+    }
+}
+
+impl BatchRef {
+    /// 20 bytes: the task's id, then the number, big-endian.
+    pub fn to_bytes(self) -> [u8; 20] {
+        let mut out = [0; 20];
+        out[..16].copy_from_slice(self.task.0.as_bytes());
+        out[16..].copy_from_slice(&self.no.to_be_bytes());
+        out
+    }
+
+    /// The reverse; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 20] = bytes.try_into().ok()?;
+        let (id, no) = bytes.split_at(16);
+        let task = TaskId(Uuid::from_slice(id).ok()?);
+        Some(Self { task, no: i32::from_be_bytes(no.try_into().ok()?) })
+    }
+}
+
+/// A worker's claim on a batch.
+#[derive(Debug)]
+pub struct Lease {
+    /// Which batch.
+    pub batch: BatchRef,
+    /// Who pays.
+    pub account: AccountId,
+    /// The fence: every write of this worker carries it.
+    pub token: i64,
+    /// `seq` of the first address.
+    pub first_seq: i64,
+    /// The addresses, encoded (see [`super::payload`]).
+    pub payload: Vec<u8>,
+    /// Credits held for this lease; at most this many chargeable addresses may start.
+    pub held: i64,
+    /// `seq`s that already have a result, ascending.
+    pub done: Vec<i64>,
+    /// How often it was leased, this time included.
+    pub attempt: i32,
+}
+
+/// One finished address, before it is stored.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// Its number in the task.
+    pub seq: i64,
+    /// The address, normalised.
+    pub address: Box<str>,
+    /// What was found.
+    pub verdict: Verdict,
+    /// How it ends in the books.
+    pub credit: Credit,
+    /// How often it was asked.
+    pub attempts: i16,
+    /// When the verdict came.
+    pub checked_at: Millis,
+}
+
+/// What a worker does with its lease in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// Goes on.
+    Keep,
+    /// Ends it: done if every address has a result, else back to work.
+    Release,
+}
+
+/// One step of one lease: what has finished, and what becomes of the lease.
+#[derive(Debug)]
+pub struct Step {
+    /// Which batch.
+    pub batch: BatchRef,
+    /// Who pays.
+    pub account: AccountId,
+    /// The fence.
+    pub token: i64,
+    /// What has finished.
+    pub findings: Vec<Finding>,
+    /// Credits still held by this lease before the step.
+    pub held: i64,
+    /// What becomes of the lease.
+    pub after: After,
+}
+
+impl Step {
+    /// The findings counted.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for finding in &self.findings {
+            tally.count(finding.verdict.reason.status(), finding.credit);
+        }
+        tally
+    }
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Stored, now or by an earlier try of the same step.
+    Stored {
+        /// The batch is done.
+        batch_done: bool,
+        /// It was the last one.
+        task_done: bool,
+    },
+    /// The lease was taken over or cancelled: nothing was written.
+    Fenced,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Ids;
+
+    #[test]
+    fn a_reference_round_trips_and_refuses_garbage() {
+        let batch = BatchRef { task: TaskId::new(&Ids::seeded(3), 1), no: 70_000 };
+        assert_eq!(BatchRef::from_bytes(&batch.to_bytes()), Some(batch));
+        assert_eq!(BatchRef::from_bytes(b"garbage"), None);
+    }
+}

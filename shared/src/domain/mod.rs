@@ -1,0 +1,11 @@
+//! Pure types and rules; no I/O.
+
+pub mod address;
+pub mod batch;
+pub mod clock;
+pub mod id;
+pub mod key;
+pub mod ledger;
+pub mod payload;
+pub mod task;
+pub mod verdict;

@@ -1,0 +1,8 @@
+//! What every Listmill process is made of: pure rules ([`domain`]), the only room with SQL
+//! ([`store`]), the only room with Redis ([`queue`]) and the use-cases on top of them ([`app`]).
+
+pub mod app;
+pub mod domain;
+pub mod queue;
+pub mod settings;
+pub mod store;

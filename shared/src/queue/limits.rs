@@ -1,0 +1,230 @@
+//! Request limits: GCRA in a Redis script when there is one, `governor` in this process when there
+//! is none or it is away; day counts likewise.
+//!
+//! GCRA keeps one number per bucket, the theoretical arrival time (TAT): a request passes when
+//! `TAT − period + emission ≤ now`, and moves TAT on by one emission interval. Source: "Generic
+//! cell rate algorithm", ITU-T I.371.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
+use hashbrown::HashMap;
+
+use super::RedisQueue;
+use crate::domain::clock::Millis;
+use crate::domain::id::KeyId;
+
+/// A minute, the period of every rate.
+const PERIOD_MS: i64 = 60_000;
+const DAY_MS: i64 = 86_400_000;
+/// Redis gets this long to judge one request; then this process judges alone.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Which bucket a request falls into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bucket {
+    /// Whose budget: keys of one account do not share one.
+    pub key: KeyId,
+    /// Which routes share it.
+    pub route: &'static str,
+}
+
+/// What a bucket allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests a minute, also the burst.
+    pub per_minute: u32,
+    /// Requests a UTC day, if limited.
+    pub per_day: Option<u32>,
+}
+
+/// How a request was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It passes.
+    Pass {
+        /// Requests left at once.
+        remaining: u32,
+        /// Requests left today, if limited.
+        daily_remaining: Option<u32>,
+        /// Milliseconds until the bucket is full again.
+        reset_ms: i64,
+    },
+    /// Too many in a minute.
+    TooMany {
+        /// Milliseconds until one would pass.
+        retry_ms: i64,
+        /// Milliseconds until the bucket is full again.
+        reset_ms: i64,
+    },
+    /// Too many today.
+    DayUsedUp {
+        /// Milliseconds until midnight UTC.
+        retry_ms: i64,
+    },
+}
+
+/// One rate's buckets in this process.
+type LocalLimiter = RateLimiter<
+    Bucket,
+    DefaultKeyedStateStore<Bucket>,
+    DefaultClock,
+    StateInformationMiddleware,
+>;
+
+/// Judges requests.
+pub struct Limiter {
+    redis: Option<RedisQueue>,
+    local: Mutex<HashMap<u32, Arc<LocalLimiter>>>,
+    days: Mutex<HashMap<Bucket, (i64, u32)>>,
+    away: AtomicBool,
+    clock: DefaultClock,
+}
+
+/// KEYS: TAT, day count. ARGV: now, emission interval, period, day limit (0 = none), day's ttl.
+/// Returns {verdict, a, b, c}: 0 pass (remaining, day left, reset), 1 too many (retry, reset),
+/// 2 day used up.
+const GCRA: &str = r"
+local now, emission, period = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+local new = tat + emission
+if new - period > now then
+  return {1, math.ceil(new - period - now), math.ceil(tat - now), 0}
+end
+local left = -1
+local limit = tonumber(ARGV[4])
+if limit > 0 then
+  local used = tonumber(redis.call('GET', KEYS[2]) or 0)
+  if used >= limit then return {2, 0, 0, 0} end
+  redis.call('SET', KEYS[2], used + 1, 'PX', ARGV[5])
+  left = limit - used - 1
+end
+redis.call('SET', KEYS[1], string.format('%.3f', new), 'PX', math.ceil(new - now) + 1)
+return {0, math.floor((period - (new - now)) / emission), left, math.ceil(new - now)}
+";
+
+impl Limiter {
+    /// Judges through `redis` if given, in this process otherwise.
+    pub fn new(redis: Option<RedisQueue>) -> Self {
+        Self {
+            redis,
+            local: Mutex::default(),
+            days: Mutex::default(),
+            away: AtomicBool::new(false),
+            clock: DefaultClock::default(),
+        }
+    }
+
+    /// Judges one request and counts it if it passes.
+    pub async fn judge(&self, bucket: Bucket, allowance: Allowance, now: Millis) -> Judged {
+        if let Some(redis) = &self.redis {
+            let asked = tokio::time::timeout(PATIENCE, ask(redis, bucket, allowance, now)).await;
+            let failure = match asked {
+                Ok(Ok(judged)) => {
+                    if self.away.swap(false, Ordering::Relaxed) {
+                        tracing::info!("redis judges request limits again");
+                    }
+                    return judged;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => String::from("no answer in time"),
+            };
+            if !self.away.swap(true, Ordering::Relaxed) {
+                tracing::warn!(error = %failure, "redis is away: each process judges request limits alone");
+            }
+        }
+        self.judge_here(bucket, allowance, now)
+    }
+
+    fn judge_here(&self, bucket: Bucket, allowance: Allowance, now: Millis) -> Judged {
+        let Some(per_minute) = NonZeroU32::new(allowance.per_minute) else {
+            return Judged::TooMany { retry_ms: PERIOD_MS, reset_ms: PERIOD_MS };
+        };
+        let limiter = {
+            let mut all = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(allowance.per_minute)
+                .or_insert_with(|| {
+                    let quota = Quota::per_minute(per_minute);
+                    Arc::new(RateLimiter::keyed(quota).with_middleware())
+                })
+                .clone()
+        };
+        match limiter.check_key(&bucket) {
+            Err(wait) => {
+                let retry_ms = wait.wait_time_from(self.clock.now()).as_millis() as i64 + 1;
+                Judged::TooMany { retry_ms, reset_ms: PERIOD_MS }
+            }
+            Ok(state) => match self.count_day(bucket, allowance.per_day, now) {
+                Err(retry_ms) => Judged::DayUsedUp { retry_ms },
+                Ok(daily_remaining) => {
+                    let remaining = state.remaining_burst_capacity();
+                    let used = i64::from(allowance.per_minute - remaining);
+                    let reset_ms = used * PERIOD_MS / i64::from(allowance.per_minute);
+                    Judged::Pass { remaining, daily_remaining, reset_ms }
+                }
+            },
+        }
+    }
+
+    fn count_day(
+        &self,
+        bucket: Bucket,
+        limit: Option<u32>,
+        now: Millis,
+    ) -> Result<Option<u32>, i64> {
+        let Some(limit) = limit else { return Ok(None) };
+        let today = now.div_euclid(DAY_MS);
+        let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
+        let (day, used) = days.entry(bucket).or_insert((today, 0));
+        if *day != today {
+            (*day, *used) = (today, 0);
+        }
+        if *used >= limit {
+            return Err(until_midnight(now));
+        }
+        *used += 1;
+        Ok(Some(limit - *used))
+    }
+}
+
+fn until_midnight(now: Millis) -> i64 {
+    DAY_MS - now.rem_euclid(DAY_MS)
+}
+
+async fn ask(
+    redis: &RedisQueue,
+    bucket: Bucket,
+    allowance: Allowance,
+    now: Millis,
+) -> Result<Judged, redis::RedisError> {
+    static SCRIPT: std::sync::LazyLock<redis::Script> =
+        std::sync::LazyLock::new(|| redis::Script::new(GCRA));
+    let base = format!("{}:limit:{}:{}", redis.namespace(), bucket.key, bucket.route);
+    let day = now.div_euclid(DAY_MS);
+    let emission = PERIOD_MS as f64 / f64::from(allowance.per_minute.max(1));
+    let (verdict, a, b, c): (i64, i64, i64, i64) = SCRIPT
+        .key(&base)
+        .key(format!("{base}:{day}"))
+        .arg(now)
+        .arg(emission)
+        .arg(PERIOD_MS)
+        .arg(allowance.per_day.unwrap_or(0))
+        .arg(until_midnight(now) + 60_000)
+        .invoke_async(&mut redis.commands())
+        .await?;
+    Ok(match verdict {
+        0 => Judged::Pass {
+            remaining: a.max(0) as u32,
+            daily_remaining: u32::try_from(b).ok(),
+            reset_ms: c,
+        },
+        1 => Judged::TooMany { retry_ms: a, reset_ms: b },
+        _ => Judged::DayUsedUp { retry_ms: until_midnight(now) },
+    })
+}

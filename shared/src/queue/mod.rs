@@ -1,0 +1,127 @@
+//! The queue: batch references in and out, and notices that a task stands still. The only room
+//! with Redis.
+//!
+//! SQL is the truth and the queue is a hint. A reference may be lost, doubled or late; Redis may be
+//! wiped at any moment: the sweeper sends again what is due, and a stale reference finds its batch
+//! leased or done. So nothing here retries for long, and nothing here may stop a worker.
+//!
+//! Redis keys (all begin with the namespace):
+//!
+//! | key | type | holds |
+//! | --- | --- | --- |
+//! | `NS:batches` | stream, capped, group `workers` | field `b` = 20 bytes of [`BatchRef`] |
+//! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
+//! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
+
+pub mod limits;
+mod memory;
+mod redis;
+
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+
+pub use self::memory::MemoryQueue;
+pub use self::redis::RedisQueue;
+use crate::domain::batch::BatchRef;
+use crate::domain::id::TaskId;
+
+/// Why the queue could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// Redis is away, or refused the command.
+    #[error("redis: {0}")]
+    Redis(#[from] ::redis::RedisError),
+    /// Redis did not answer in time.
+    #[error("redis: no answer in time")]
+    Timeout,
+}
+
+/// A reference that was handed out, to be acknowledged once its batch is stored or handed back.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Which batch.
+    pub batch: BatchRef,
+    receipt: Option<String>,
+}
+
+/// The queue, of either kind.
+#[derive(Clone)]
+pub enum Queue {
+    /// Inside this process.
+    Memory(MemoryQueue),
+    /// Between processes.
+    Redis(RedisQueue),
+}
+
+impl Queue {
+    /// Sends references.
+    pub async fn send(&self, batches: &[BatchRef]) -> Result<(), QueueError> {
+        match self {
+            Queue::Memory(queue) => {
+                queue.send(batches);
+                Ok(())
+            }
+            Queue::Redis(queue) => queue.send(batches).await,
+        }
+    }
+
+    /// References for one consumer; never ends, reconnects by itself.
+    pub fn deliveries(&self, consumer: String) -> BoxStream<'static, Delivery> {
+        match self {
+            Queue::Memory(queue) => queue.deliveries(),
+            Queue::Redis(queue) => queue.deliveries(consumer),
+        }
+    }
+
+    /// Acknowledges a delivery.
+    pub async fn ack(&self, delivery: Delivery) -> Result<(), QueueError> {
+        match (self, delivery.receipt) {
+            (Queue::Redis(queue), Some(receipt)) => queue.ack(&receipt).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells every worker to look at a task: it may have been cancelled or paused.
+    pub async fn tell_stopped(&self, task: TaskId) -> Result<(), QueueError> {
+        match self {
+            Queue::Memory(queue) => {
+                queue.tell_stopped(task);
+                Ok(())
+            }
+            Queue::Redis(queue) => queue.tell_stopped(task).await,
+        }
+    }
+
+    /// Tasks that may have stopped; never ends, reconnects by itself. A notice can be missed.
+    pub fn stopped(&self) -> BoxStream<'static, TaskId> {
+        match self {
+            Queue::Memory(queue) => queue.stopped(),
+            Queue::Redis(queue) => queue.stopped(),
+        }
+    }
+
+    /// Changes whenever the queue was found empty of memory (Redis wiped or replaced): what was
+    /// sent before is gone.
+    pub fn wiped(&self) -> Option<watch::Receiver<u64>> {
+        match self {
+            Queue::Memory(_) => None,
+            Queue::Redis(queue) => Some(queue.wiped()),
+        }
+    }
+
+    /// Is it there?
+    pub async fn ping(&self) -> Result<(), QueueError> {
+        match self {
+            Queue::Memory(_) => Ok(()),
+            Queue::Redis(queue) => queue.ping().await,
+        }
+    }
+
+    /// Removes what dead consumers left behind. `idle`: how long they have been silent.
+    pub async fn tidy(&self, consumer: &str, idle: std::time::Duration) -> Result<(), QueueError> {
+        match self {
+            Queue::Memory(_) => Ok(()),
+            Queue::Redis(queue) => queue.tidy(consumer, idle).await,
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Settings: defaults from one documented file ([`DEFAULTS`]), overridden by a TOML file, then by
+//! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+/// The documented defaults, as shipped.
+pub const DEFAULTS: &str = include_str!("settings.default.toml");
+
+/// What a process runs with; each field is described in `settings.default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "described once, in settings.default.toml")]
+pub struct Settings {
+    pub database_url: String,
+    pub database_connections: u32,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub redis_url: Option<String>,
+    pub redis_namespace: String,
+    pub bind: String,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub worker_bind: Option<String>,
+    pub trusted_proxies: String,
+    pub key_prefix: String,
+    pub worker_concurrency: usize,
+    pub batch_size: u32,
+    pub max_addresses: u64,
+    pub max_body_bytes: u64,
+    pub max_line_bytes: usize,
+    pub max_submissions: usize,
+    #[serde(deserialize_with = "duration")]
+    pub body_idle_timeout: Duration,
+    pub provider: ProviderKind,
+    #[serde(deserialize_with = "duration")]
+    pub sandbox_latency: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub shutdown_grace: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub lease_ttl: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub sweep_interval: Duration,
+    #[serde(deserialize_with = "switch")]
+    pub rate_limits: bool,
+    pub rate_limit_per_minute: u32,
+    #[serde(deserialize_with = "duration")]
+    pub idempotency_ttl: Duration,
+    pub log: String,
+    pub log_format: LogFormat,
+    /// `LISTMILL_*` variables that name no setting: worth a warning, as they may be misspelt.
+    #[serde(skip)]
+    pub unknown: Vec<String>,
+}
+
+/// Who verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderKind {
+    /// DNS and the receiving mail server.
+    Smtp,
+    /// Another service.
+    Http,
+    /// Made-up answers, the same every time.
+    Sandbox,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file or variable that does not parse.
+    #[error("settings: {0}")]
+    Read(#[from] config::ConfigError),
+    /// The shipped defaults do not parse.
+    #[error("settings: shipped defaults: {0}")]
+    Defaults(#[from] toml::de::Error),
+    /// A value outside its range.
+    #[error("settings: {name} must be {want}, not {got}")]
+    Range {
+        /// The setting.
+        name: &'static str,
+        /// What it may be.
+        want: &'static str,
+        /// What it is.
+        got: String,
+    },
+}
+
+impl Settings {
+    /// Reads defaults, then `file` (an error if named but missing), then `environment`
+    /// (`LISTMILL_*` pairs; others are ignored).
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        let mut builder = config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if let Some(path) = file {
+            builder = builder.add_source(config::File::from(path));
+        }
+        let known: toml::Table = toml::from_str(DEFAULTS)?;
+        let mut unknown = Vec::new();
+        for (variable, value) in environment {
+            if let Some(name) = variable.strip_prefix("LISTMILL_") {
+                let name = name.to_ascii_lowercase();
+                match known.contains_key(&name) {
+                    true => builder = builder.set_override(&name, value)?,
+                    false => unknown.push(variable),
+                }
+            }
+        }
+        let mut settings: Self = builder.build()?.try_deserialize()?;
+        settings.unknown = unknown;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let range = |ok: bool, name, want, got: &dyn ToString| match ok {
+            true => Ok(()),
+            false => Err(SettingsError::Range { name, want, got: got.to_string() }),
+        };
+        let url = &self.database_url;
+        range(
+            ["sqlite://", "postgres://", "postgresql://"].iter().any(|s| url.starts_with(s)),
+            "database_url",
+            "a sqlite:// or postgres:// address",
+            &url.split("://").next().unwrap_or(""),
+        )?;
+        range(
+            (1..=100_000).contains(&self.worker_concurrency),
+            "worker_concurrency",
+            "1 to 100000",
+            &self.worker_concurrency,
+        )?;
+        range((1..=5_000).contains(&self.batch_size), "batch_size", "1 to 5000", &self.batch_size)?;
+        range(
+            (1..=4_000_000_000).contains(&self.max_addresses),
+            "max_addresses",
+            "1 to 4000000000",
+            &self.max_addresses,
+        )?;
+        range(
+            self.lease_ttl >= Duration::from_millis(500),
+            "lease_ttl",
+            "at least 500ms",
+            &format!("{:?}", self.lease_ttl),
+        )?;
+        range(
+            !self.key_prefix.is_empty() && self.key_prefix.bytes().all(|c| c.is_ascii_alphanumeric()),
+            "key_prefix",
+            "letters and digits",
+            &self.key_prefix,
+        )
+    }
+
+    /// The lease's length in the database's unit.
+    pub fn lease_millis(&self) -> i64 {
+        self.lease_ttl.as_millis() as i64
+    }
+}
+
+fn empty_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(String::deserialize(d)?).filter(|text| !text.is_empty()))
+}
+
+fn switch<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
+    match String::deserialize(d)?.as_str() {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        other => Err(de::Error::custom(format!("{other:?} is neither `on` nor `off`"))),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(d)?;
+    parse_duration(&text)
+        .ok_or_else(|| de::Error::custom(format!("{text:?} is no duration such as 250ms, 30s, 5m")))
+}
+
+/// Reads `250ms`, `30s`, `5m`, `24h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    match text[digits..].trim() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::load(None, pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn defaults_load_and_variables_override_them() {
+        let settings = load(&[]).unwrap();
+        assert_eq!((settings.batch_size, settings.redis_url.as_deref()), (500, None));
+        assert!(settings.rate_limits);
+        let settings = load(&[
+            ("LISTMILL_BATCH_SIZE", "20"),
+            ("LISTMILL_RATE_LIMITS", "off"),
+            ("LISTMILL_SANDBOX_LATENCY", "50ms"),
+            ("PATH", "/bin"),
+        ])
+        .unwrap();
+        assert_eq!(settings.batch_size, 20);
+        assert!(!settings.rate_limits);
+        assert_eq!(settings.sandbox_latency, Duration::from_millis(50));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_told() {
+        assert_eq!(load(&[("LISTMILL_BATCHSIZE", "20")]).unwrap().unknown, ["LISTMILL_BATCHSIZE"]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        for (name, value, expect) in [
+            ("LISTMILL_BATCH_SIZE", "0", "batch_size"),
+            ("LISTMILL_BATCH_SIZE", "many", "batch_size"),
+            ("LISTMILL_LEASE_TTL", "30", "30"),
+            ("LISTMILL_DATABASE_URL", "mysql://x", "database_url"),
+        ] {
+            let error = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(expect), "{name}={value}: {error}");
+        }
+    }
+}

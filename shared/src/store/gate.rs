@@ -1,0 +1,68 @@
+//! The gate's look-up: a key by its hash and the version of the blocked networks, read together on
+//! the state of this moment.
+
+use std::collections::HashMap;
+
+use sqlx::{FromRow, QueryBuilder};
+
+use super::accounts::KeyRow;
+use super::gather::Gather;
+use super::{Result, Store};
+use crate::domain::key::{Key, KeyHash};
+
+/// What the gate learns about a presented key.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The key, if there is one (deleted ones included).
+    pub key: Option<Key>,
+    /// Version of the blocked networks; reload them when it differs from yours.
+    pub ip_blocks: i64,
+}
+
+#[derive(FromRow)]
+struct HashedRow {
+    hash: Vec<u8>,
+    #[sqlx(flatten)]
+    key: KeyRow,
+}
+
+const VERSION: &str = "SELECT value FROM versions WHERE name = 'ip_blocks'";
+const KEYS: &str = "SELECT hash, id, account_id, start, label, disabled, suspended_reason,
+        deleted_at, expires_at, rate_limit, created_at
+    FROM api_keys WHERE hash IN (";
+
+impl Store {
+    /// Gathered look-ups for the gate.
+    pub fn gather_keys(&self) -> Gather<KeyHash, Found> {
+        Gather::new(self, |store, hashes| Box::pin(async move { store.find_keys(&hashes).await }))
+    }
+
+    async fn find_keys(&self, hashes: &[KeyHash]) -> Result<HashMap<KeyHash, Found>> {
+        macro_rules! find {
+            ($pool:expr) => {{
+                let mut conn = $pool.acquire().await?;
+                let version: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *conn).await?;
+                let mut sql = QueryBuilder::new(KEYS);
+                let mut list = sql.separated(", ");
+                for hash in hashes {
+                    list.push_bind(&hash[..]);
+                }
+                sql.push(")");
+                let rows: Vec<HashedRow> = sql.build_query_as().fetch_all(&mut *conn).await?;
+                (version, rows)
+            }};
+        }
+        let (ip_blocks, rows) = match self {
+            Store::Pg(pool) => find!(pool),
+            Store::Lite { read, .. } => find!(read),
+        };
+        let mut found: HashMap<KeyHash, Found> =
+            hashes.iter().map(|hash| (*hash, Found { key: None, ip_blocks })).collect();
+        for row in rows {
+            if let Some(place) = row.hash.as_slice().try_into().ok().and_then(|h: KeyHash| found.get_mut(&h)) {
+                place.key = Some(row.key.into());
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading results and the submitted rows; keyset pages by `seq`.
+
+use sqlx::{FromRow, QueryBuilder};
+
+use super::{Result, Store, StoreError, read};
+use crate::domain::clock::Millis;
+use crate::domain::id::TaskId;
+use crate::domain::verdict::{Credit, Flags, Reason};
+
+/// A stored verdict on one address.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its number in the task.
+    pub seq: i64,
+    /// The address, normalised.
+    pub address: String,
+    /// The finding; gives the status.
+    pub reason: Reason,
+    /// Chance of delivery, 0 to 100.
+    pub score: i16,
+    /// What else is known.
+    pub flags: Flags,
+    /// How it ended in the books.
+    pub credit: Credit,
+    /// How often it was asked.
+    pub attempts: i16,
+    /// When the verdict came.
+    pub checked_at: Millis,
+    /// Last reply code of the mail host.
+    pub smtp_code: Option<i16>,
+    /// The mail host that answered.
+    pub mx: Option<String>,
+    /// A likely intended address.
+    pub did_you_mean: Option<String>,
+}
+
+#[derive(FromRow)]
+struct ResultRow {
+    seq: i64,
+    address: String,
+    reason: i16,
+    score: i16,
+    flags: i16,
+    credit: i16,
+    attempts: i16,
+    checked_at: i64,
+    smtp_code: Option<i16>,
+    mx: Option<String>,
+    did_you_mean: Option<String>,
+}
+
+impl TryFrom<ResultRow> for Found {
+    type Error = StoreError;
+
+    fn try_from(row: ResultRow) -> Result<Self> {
+        let damaged = |what, code: i16| StoreError::Damaged { what, detail: format!("code {code}") };
+        Ok(Found {
+            seq: row.seq,
+            address: row.address,
+            reason: Reason::from_code(row.reason).ok_or_else(|| damaged("reason", row.reason))?,
+            score: row.score,
+            flags: Flags::unpack(row.flags),
+            credit: Credit::from_code(row.credit).ok_or_else(|| damaged("credit", row.credit))?,
+            attempts: row.attempts,
+            checked_at: row.checked_at,
+            smtp_code: row.smtp_code,
+            mx: row.mx,
+            did_you_mean: row.did_you_mean,
+        })
+    }
+}
+
+const COLUMNS: &str = "SELECT seq, address, reason, score, flags, credit, attempts, checked_at,
+        smtp_code, mx, did_you_mean FROM results WHERE task_id = ";
+
+/// Runs a built query on whichever engine it is.
+macro_rules! built {
+    ($store:expr, $sql:ident => $build:block) => {
+        match $store {
+            Store::Pg(pool) => {
+                let mut $sql = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
+                $build
+                $sql.build_query_as::<ResultRow>().fetch_all(pool).await?
+            }
+            Store::Lite { read, .. } => {
+                let mut $sql = QueryBuilder::<sqlx::Sqlite>::new(COLUMNS);
+                $build
+                $sql.build_query_as::<ResultRow>().fetch_all(read).await?
+            }
+        }
+    };
+}
+
+impl Store {
+    /// Up to `limit` results with `seq > after`, in `seq` order; `reasons` = only these.
+    pub async fn results(
+        &self,
+        task: TaskId,
+        after: i64,
+        limit: i64,
+        reasons: Option<&[Reason]>,
+    ) -> Result<Vec<Found>> {
+        let rows = built!(self, sql => {
+            sql.push_bind(task).push(" AND seq > ").push_bind(after);
+            if let Some(reasons) = reasons {
+                sql.push(" AND reason IN (");
+                let mut list = sql.separated(", ");
+                for reason in reasons {
+                    list.push_bind(reason.code());
+                }
+                sql.push(")");
+            }
+            sql.push(" ORDER BY seq LIMIT ").push_bind(limit);
+        });
+        rows.into_iter().map(Found::try_from).collect()
+    }
+
+    /// Results of these `seq`s, ascending; those not stored yet are left out.
+    pub async fn results_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<Found>> {
+        let mut found = Vec::with_capacity(seqs.len());
+        // SQLite takes 32,766 values in a statement.
+        for part in seqs.chunks(8_000) {
+            let rows = built!(self, sql => {
+                sql.push_bind(task).push(" AND seq IN (");
+                let mut list = sql.separated(", ");
+                for seq in part {
+                    list.push_bind(*seq);
+                }
+                sql.push(") ORDER BY seq");
+            });
+            for row in rows {
+                found.push(Found::try_from(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The block of submitted rows numbered `no`; `None` after the last.
+    pub async fn task_rows(&self, task: TaskId, no: i32) -> Result<Option<Vec<u8>>> {
+        const SQL: &str = "SELECT payload FROM task_rows WHERE task_id = $1 AND no = $2";
+        Ok(read!(self, c => sqlx::query_scalar(SQL).bind(task).bind(no)
+            .fetch_optional(c).await)?)
+    }
+}

@@ -1,0 +1,359 @@
+//! Settling: results, counters, ledger and balance of finished addresses, in one transaction of
+//! one account.
+//!
+//! A settlement has a number, and each of its steps a fence. A step whose fence no longer holds
+//! drops out alone; one that an earlier try of the same settlement has already applied (the answer
+//! to its commit was lost) is recognised by the number on the batch row and not applied again.
+//! Results and ledger entries carry the number too: it names the entries that moved a credit.
+
+use std::collections::BTreeMap;
+
+use sqlx::{FromRow, QueryBuilder, Sqlite};
+
+use super::batches::queue_next;
+use super::credits::{move_balance, record};
+use super::tasks::lock_task;
+use super::{Result, Store, Tx, expect_rows, on};
+use crate::domain::batch::{After, BatchRef, Finding, Settled, Step};
+use crate::domain::clock::Millis;
+use crate::domain::id::{AccountId, TaskId};
+use crate::domain::ledger::{EntryType, Kind, Movement};
+use crate::domain::task::Tally;
+
+/// Rows of one multi-row INSERT on SQLite: 13 values each, 32,766 allowed.
+const LITE_ROWS: usize = 512;
+
+/// What a settlement came to.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// What became of each step, in the order given.
+    pub outcomes: Vec<Settled>,
+    /// Batches that took the place of ended ones in the dispatch window: to be sent.
+    pub dispatched: Vec<BatchRef>,
+}
+
+#[derive(FromRow)]
+struct Fenced {
+    addresses: i32,
+    deliverable: i64,
+    undeliverable: i64,
+    risky: i64,
+    unknown: i64,
+    charged: i64,
+    refunded: i64,
+}
+
+impl Fenced {
+    fn tally(&self) -> Tally {
+        Tally {
+            deliverable: self.deliverable,
+            undeliverable: self.undeliverable,
+            risky: self.risky,
+            unknown: self.unknown,
+            charged: self.charged,
+            refunded: self.refunded,
+        }
+    }
+}
+
+/// What the steps of one task add up to.
+#[derive(Default)]
+struct TaskSums {
+    charged: i64,
+    returned: i64,
+    ended: Tally,
+    batches_ended: i64,
+}
+
+impl Store {
+    /// Applies steps of one account as settlement `number`; a retry gives the same number and the
+    /// same steps. `resend_at`: when the sweeper takes the messages of newly dispatched batches for
+    /// lost.
+    pub async fn settle(
+        &self,
+        account: AccountId,
+        number: i64,
+        steps: &[Step],
+        resend_at: Millis,
+        now: Millis,
+    ) -> Result<Settlement> {
+        let mut order: Vec<usize> = (0..steps.len()).collect();
+        order.sort_by_key(|&i| steps[i].batch);
+        let mut tx = self.begin().await?;
+        let mut locked = None;
+        for &i in &order {
+            let task = steps[i].batch.task;
+            if locked.replace(task) != Some(task) {
+                lock_task(&mut tx, task, None).await?;
+            }
+        }
+        let mut outcomes = vec![Settled::Fenced; steps.len()];
+        let mut sums: BTreeMap<TaskId, TaskSums> = BTreeMap::new();
+        let mut stored = Vec::with_capacity(steps.len());
+        for i in order {
+            let step = &steps[i];
+            match pass_fence(&mut tx, number, step).await? {
+                Passed::Applied { batch_done, folded } => {
+                    let sum = sums.entry(step.batch.task).or_default();
+                    add(sum, step, batch_done.then_some(folded));
+                    stored.push(step);
+                    outcomes[i] = Settled::Stored { batch_done, task_done: false };
+                }
+                Passed::Before { batch_done } => {
+                    outcomes[i] = Settled::Stored { batch_done, task_done: false };
+                }
+                Passed::No => {}
+            }
+        }
+        insert_findings(&mut tx, number, &stored).await?;
+        let mut dispatched = Vec::new();
+        for (task, sum) in &sums {
+            if sum.batches_ended > 0 {
+                let done = fold(&mut tx, *task, sum, now).await?;
+                mark_done(&mut outcomes, steps, *task, done);
+                if !done {
+                    dispatched.extend(
+                        queue_next(&mut tx, *task, sum.batches_ended, resend_at).await?,
+                    );
+                }
+            }
+        }
+        post(&mut tx, account, number, &sums, now).await?;
+        tx.commit().await?;
+        Ok(Settlement { outcomes, dispatched })
+    }
+}
+
+/// Moves the credits and writes the entries; last, so that the balance is locked briefly.
+async fn post(
+    tx: &mut Tx,
+    account: AccountId,
+    number: i64,
+    sums: &BTreeMap<TaskId, TaskSums>,
+    now: Millis,
+) -> Result<()> {
+    for (task, sum) in sums {
+        if sum.charged == 0 && sum.returned == 0 {
+            continue;
+        }
+        let after = move_balance(tx, account, Kind::Email, sum.returned).await?;
+        for (entry, amount) in
+            [(EntryType::Charge, sum.charged), (EntryType::Refund, sum.returned)]
+        {
+            if amount > 0 {
+                let movement = Movement {
+                    account,
+                    kind: Kind::Email,
+                    entry,
+                    amount,
+                    task: Some(*task),
+                    step: Some(number),
+                    note: None,
+                };
+                record(tx, &movement, after, now).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add(sum: &mut TaskSums, step: &Step, folded: Option<Tally>) {
+    let tally = step.tally();
+    sum.charged += tally.charged;
+    sum.returned += match step.after {
+        After::Keep => tally.refunded,
+        After::Release => step.held - tally.charged,
+    };
+    if let Some(folded) = folded {
+        sum.ended += folded;
+        sum.batches_ended += 1;
+    }
+}
+
+fn mark_done(outcomes: &mut [Settled], steps: &[Step], task: TaskId, done: bool) {
+    for (outcome, step) in outcomes.iter_mut().zip(steps) {
+        if let Settled::Stored { task_done, .. } = outcome
+            && step.batch.task == task
+        {
+            *task_done = done;
+        }
+    }
+}
+
+/// How the fence judged a step.
+enum Passed {
+    /// It holds; the batch row has the step's counts now.
+    Applied { batch_done: bool, folded: Tally },
+    /// An earlier try of this very step was applied.
+    Before { batch_done: bool },
+    /// The lease is not ours any more.
+    No,
+}
+
+async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
+    const KEEP: &str = "UPDATE batches SET step = $4, held = held - $5,
+            deliverable = deliverable + $6, undeliverable = undeliverable + $7,
+            risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
+            refunded = refunded + $11
+        WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
+          AND (step IS NULL OR step <> $4)
+        RETURNING addresses, deliverable, undeliverable, risky, unknown, charged, refunded";
+    // Done when every address has its result; else it waits for the window again.
+    const RELEASE: &str = "UPDATE batches SET step = $4, held = held - $5, lease_token = NULL,
+            state = CASE WHEN deliverable + undeliverable + risky + unknown
+                + $6 + $7 + $8 + $9 = addresses THEN 3 ELSE 0 END,
+            touched = CASE WHEN deliverable + undeliverable + risky + unknown
+                + $6 + $7 + $8 + $9 = addresses THEN 0 ELSE 1 END,
+            deliverable = deliverable + $6, undeliverable = undeliverable + $7,
+            risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
+            refunded = refunded + $11
+        WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
+          AND (step IS NULL OR step <> $4)
+        RETURNING addresses, deliverable, undeliverable, risky, unknown, charged, refunded";
+    const BEFORE: &str = "SELECT state FROM batches WHERE task_id = $1 AND no = $2 AND step = $3";
+    let tally = step.tally();
+    let (sql, from_held) = match step.after {
+        After::Keep => (KEEP, tally.resolved()),
+        After::Release => (RELEASE, step.held),
+    };
+    let BatchRef { task, no } = step.batch;
+    let row: Option<Fenced> = on!(&mut *tx, c => sqlx::query_as(sql)
+        .bind(task).bind(no).bind(step.token).bind(number).bind(from_held)
+        .bind(tally.deliverable).bind(tally.undeliverable).bind(tally.risky).bind(tally.unknown)
+        .bind(tally.charged).bind(tally.refunded)
+        .fetch_optional(c).await)?;
+    if let Some(row) = row {
+        let folded = row.tally();
+        let batch_done =
+            step.after == After::Release && folded.processed() == i64::from(row.addresses);
+        return Ok(Passed::Applied { batch_done, folded });
+    }
+    let state: Option<i16> = on!(tx, c => sqlx::query_scalar(BEFORE)
+        .bind(task).bind(no).bind(number).fetch_optional(c).await)?;
+    Ok(match state {
+        Some(state) => Passed::Before { batch_done: state == crate::domain::batch::state::DONE },
+        None => Passed::No,
+    })
+}
+
+/// Adds ended batches to their task; the last one completes it. Tells whether it did.
+async fn fold(tx: &mut Tx, task: TaskId, sum: &TaskSums, now: Millis) -> Result<bool> {
+    const SQL: &str = "UPDATE tasks SET
+            deliverable = deliverable + $3, undeliverable = undeliverable + $4,
+            risky = risky + $5, unknown = unknown + $6, charged = charged + $7,
+            refunded = refunded + $8, batches_ended = batches_ended + $2,
+            status = CASE WHEN batches_ended + $2 = batches THEN 'completed' ELSE status END,
+            pause_reason = CASE WHEN batches_ended + $2 = batches THEN NULL ELSE pause_reason END,
+            finished_at = CASE WHEN batches_ended + $2 = batches THEN $9 ELSE finished_at END
+        WHERE id = $1
+        RETURNING batches_ended, batches";
+    let ended = sum.ended;
+    let (done, all): (i64, i64) = on!(tx, c => sqlx::query_as(SQL)
+        .bind(task).bind(sum.batches_ended).bind(ended.deliverable).bind(ended.undeliverable)
+        .bind(ended.risky).bind(ended.unknown).bind(ended.charged).bind(ended.refunded).bind(now)
+        .fetch_one(c).await)?;
+    Ok(done == all)
+}
+
+async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()> {
+    let count: usize = steps.iter().map(|step| step.findings.len()).sum();
+    if count == 0 {
+        return Ok(());
+    }
+    let rows = match tx {
+        // COPY takes a row at a third of the price of INSERT … UNNEST with text columns.
+        Tx::Pg(tx) => {
+            let mut copy = tx
+                .copy_in_raw(
+                    "COPY results (task_id, seq, address, reason, score, flags, credit, attempts,
+                         step, checked_at, smtp_code, mx, did_you_mean)
+                     FROM STDIN WITH (FORMAT binary)",
+                )
+                .await?;
+            copy.send(copy_rows(number, steps)).await?;
+            copy.finish().await?
+        }
+        Tx::Lite(tx) => {
+            let all: Vec<(&Step, &Finding)> =
+                steps.iter().flat_map(|s| s.findings.iter().map(move |f| (*s, f))).collect();
+            let mut rows = 0;
+            for part in all.chunks(LITE_ROWS) {
+                rows += insert_values(number, part)
+                    .build()
+                    .persistent(part.len() == LITE_ROWS)
+                    .execute(&mut **tx)
+                    .await?
+                    .rows_affected();
+            }
+            rows
+        }
+    };
+    expect_rows("insert results", rows, count as u64)
+}
+
+fn insert_values(number: i64, part: &[(&Step, &Finding)]) -> QueryBuilder<Sqlite> {
+    let mut sql = QueryBuilder::new(
+        "INSERT INTO results (task_id, seq, address, reason, score, flags, credit, attempts,
+            step, checked_at, smtp_code, mx, did_you_mean) ",
+    );
+    sql.push_values(part, |mut row, (step, finding)| {
+        let verdict = &finding.verdict;
+        row.push_bind(step.batch.task)
+            .push_bind(finding.seq)
+            .push_bind(finding.address.to_string())
+            .push_bind(verdict.reason.code())
+            .push_bind(verdict.score)
+            .push_bind(verdict.flags.pack())
+            .push_bind(finding.credit.code())
+            .push_bind(finding.attempts)
+            .push_bind(number)
+            .push_bind(finding.checked_at)
+            .push_bind(verdict.smtp_code)
+            .push_bind(verdict.mx.clone())
+            .push_bind(verdict.did_you_mean.clone());
+    });
+    sql
+}
+
+/// PostgreSQL's binary COPY format: a header, rows of length-prefixed fields, a trailer.
+/// Source: PostgreSQL manual, COPY, "Binary Format".
+fn copy_rows(number: i64, steps: &[&Step]) -> Vec<u8> {
+    const FIELDS: i16 = 13;
+    let count: usize = steps.iter().map(|step| step.findings.len()).sum();
+    let mut out = Vec::with_capacity(32 + count * 160);
+    out.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
+    out.extend_from_slice(&[0; 8]);
+    for step in steps {
+        for finding in &step.findings {
+            let verdict = &finding.verdict;
+            out.extend_from_slice(&FIELDS.to_be_bytes());
+            field(&mut out, step.batch.task.0.as_bytes());
+            field(&mut out, &finding.seq.to_be_bytes());
+            field(&mut out, finding.address.as_bytes());
+            field(&mut out, &verdict.reason.code().to_be_bytes());
+            field(&mut out, &verdict.score.to_be_bytes());
+            field(&mut out, &verdict.flags.pack().to_be_bytes());
+            field(&mut out, &finding.credit.code().to_be_bytes());
+            field(&mut out, &finding.attempts.to_be_bytes());
+            field(&mut out, &number.to_be_bytes());
+            field(&mut out, &finding.checked_at.to_be_bytes());
+            nullable(&mut out, verdict.smtp_code.map(i16::to_be_bytes).as_ref().map(|b| &b[..]));
+            nullable(&mut out, verdict.mx.as_deref().map(str::as_bytes));
+            nullable(&mut out, verdict.did_you_mean.as_deref().map(str::as_bytes));
+        }
+    }
+    out.extend_from_slice(&(-1_i16).to_be_bytes());
+    out
+}
+
+fn field(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => field(out, bytes),
+        None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+    }
+}

@@ -1,0 +1,29 @@
+//! The black-box suite: said by the contract and asked over HTTP or the command line; and the
+//! conformance suite of the store ([`store`]).
+
+mod bad_input;
+mod bad_input_lists;
+mod cancel;
+mod crash;
+mod credits;
+mod documents;
+mod downloads;
+mod events;
+mod fairness;
+mod gate;
+mod idempotency;
+mod key_outlives;
+mod keys;
+mod layers;
+mod manners;
+mod memory;
+mod outage;
+mod rate_limits;
+mod revocation;
+mod routes;
+mod seed_routes;
+mod states;
+mod store;
+mod submission;
+mod tasks;
+mod verdicts;

@@ -1,0 +1,114 @@
+//! Check 9: request limits per key.
+
+use std::time::Instant;
+
+use listmill_tests::{Client, Reply, Setup, Size, Weight, for_each_size};
+use serde_json::{Value, json};
+
+for_each_size!(sixty_a_minute, own_routes_allow_1200, off_lifts_them);
+
+fn limited(size: Size) -> Setup {
+    Setup::new(size).env("LISTMILL_RATE_LIMITS", "on")
+}
+
+async fn single(client: &Client) -> Reply {
+    client.post("/api/verify-single", &json!({ "email": "anna@example.com" })).await
+}
+
+fn number(reply: &Reply, header: &str) -> u64 {
+    let value = reply.header(header).unwrap_or_else(|| panic!("no {header}: {reply}"));
+    value.parse().unwrap_or_else(|_| panic!("{header}: {value}"))
+}
+
+/// Asks until refused; says how many passed, how many more a rolling limit may have let pass
+/// meanwhile, and the refusal.
+async fn until_refused(client: &Client, per_minute: u64) -> (u64, u64, Reply) {
+    let start = Instant::now();
+    for passed in 0.. {
+        let reply = single(client).await;
+        if reply.status == 429 {
+            return (passed, start.elapsed().as_secs() * per_minute / 60 + 1, reply);
+        }
+        reply.expect(200);
+        assert!(passed < per_minute * 3, "never refused");
+    }
+    unreachable!("the loop has no end");
+}
+
+async fn sixty_a_minute(size: Size) {
+    let app = limited(size).start().await;
+    let owner = app.customer(1_000).await;
+    let first = single(&owner.client).await.expect(200);
+    assert_eq!(number(&first, "x-ratelimit-limit"), 60);
+    assert_eq!(number(&first, "x-ratelimit-remaining"), 59);
+    assert_eq!(number(&first, "x-dailylimit-remaining"), 9_999);
+    let second = single(&owner.client).await.expect(200);
+    assert!(number(&second, "x-ratelimit-remaining") <= 59);
+    assert_eq!(number(&second, "x-dailylimit-remaining"), 9_998);
+
+    // The budget is one over all API processes: the client takes them in turn.
+    let (passed, more, refusal) = until_refused(&owner.client, 60).await;
+    assert!((58..=58 + more + 1).contains(&passed), "{passed} passed, {more} more were due");
+    assert_refusal(&refusal, 60);
+    assert_eq!(owner.client.balance().await, 1_000 - 2 - passed, "a refusal costs nothing");
+
+    // Each route has a budget of its own, and so has each key of the account.
+    owner.client.get("/api/get-results/task_x").await.expect(404);
+    let other = app.client(&app.create_key(&owner.account).await.secret);
+    let reply = single(&other).await.expect(200);
+    assert_eq!(number(&reply, "x-ratelimit-remaining"), 59);
+    // 4 before 9: a disabled key is refused as such, however often it asks.
+    let path = format!("/v1/keys/{}/disable", owner.key.id);
+    let done = other.post_empty(&path).await;
+    assert!(matches!(done.status, 200 | 204), "{done}");
+    single(&owner.client).await.expect(403);
+    app.finish().await;
+}
+
+fn assert_refusal(reply: &Reply, limit: u64) {
+    let body = reply.json();
+    let shape = ["current", "error", "limit", "retry_after_seconds", "window"];
+    listmill_tests::reply::assert_fields(&body, &shape);
+    assert_eq!(body["error"], "Rate limit exceeded");
+    assert_eq!(body["limit"], limit);
+    assert_eq!(body["window"], "1 minute");
+    assert!(body["current"].as_u64() > Some(limit), "{body}");
+    let wait = body["retry_after_seconds"].as_u64().expect("seconds");
+    assert!((1..=60).contains(&wait), "{body}");
+    assert_eq!(number(reply, "retry-after"), wait);
+    assert_eq!(number(reply, "x-ratelimit-limit"), limit);
+    assert_eq!(number(reply, "x-ratelimit-remaining"), 0);
+    assert!(reply.header("x-ratelimit-reset").is_some(), "{reply}");
+}
+
+async fn own_routes_allow_1200(size: Size) {
+    let app = limited(size).weight(Weight::Middle).start().await;
+    let owner = app.customer(10).await;
+    let start = Instant::now();
+    let mut passed = 0;
+    let refusal = loop {
+        let asks = (0..50).map(|_| owner.client.get("/v1/account/credits"));
+        let replies = futures::future::join_all(asks).await;
+        let (refused, ok): (Vec<_>, Vec<_>) = replies.into_iter().partition(|r| r.status == 429);
+        assert!(ok.iter().all(|reply| reply.status == 200));
+        passed += ok.len() as u64;
+        if let Some(refusal) = refused.into_iter().next() {
+            break refusal;
+        }
+        assert!(passed < 4_000, "never refused");
+    };
+    let due = 1_200 + start.elapsed().as_secs() * 20 + 20;
+    assert!((1_200..=due).contains(&passed), "{passed} passed, at most {due} were due");
+    let body: Value = refusal.json();
+    assert_eq!((&body["error"], &body["limit"]), (&json!("Rate limit exceeded"), &json!(1_200)));
+    app.finish().await;
+}
+
+async fn off_lifts_them(size: Size) {
+    let app = Setup::new(size).env("LISTMILL_RATE_LIMITS", "off").start().await;
+    let owner = app.customer(1_000).await;
+    for _ in 0..80 {
+        single(&owner.client).await.expect(200);
+    }
+    app.finish().await;
+}

@@ -1,0 +1,93 @@
+//! Repairs: idempotent, safe to run in every worker at once.
+
+use futures::future::join_all;
+use listmill_shared::domain::batch::BatchRef;
+use listmill_shared::domain::id::CheckId;
+use listmill_shared::store::checks::Check;
+
+use super::on_both_engines;
+use super::world::{START, TTL, World};
+
+on_both_engines!(
+    many_sweepers_reclaim_once,
+    a_lost_message_is_sent_again,
+    the_window_is_filled_and_never_overfilled,
+    a_lost_check_goes_back,
+    a_check_resolves_once,
+);
+
+async fn many_sweepers_reclaim_once(world: World) {
+    world.grant(100).await;
+    let task = world.people(30).await;
+    for no in 0..3 {
+        world.lease(task, no).await;
+    }
+    assert_eq!(world.balance().await, 70);
+    world.app.clock.advance(TTL + 1);
+    let now = world.app.now();
+    let swept = join_all((0..6).map(|_| world.app.store.reclaim_leases(10, now + TTL, now))).await;
+    let back: usize = swept.iter().map(|s| s.as_ref().expect("sweep").len()).sum();
+    assert_eq!((back, world.balance().await), (3, 100));
+    world.check_books().await;
+    let lease = world.lease(task, 0).await;
+    assert_eq!(lease.attempt, 2);
+}
+
+async fn a_lost_message_is_sent_again(world: World) {
+    world.grant(100).await;
+    let task = world.people(10).await;
+    let lost = || world.app.store.lost_messages(10, world.app.now() + TTL, world.app.now());
+    assert!(lost().await.expect("none yet").is_empty());
+    world.app.clock.advance(TTL + 1);
+    assert_eq!(lost().await.expect("one"), [BatchRef { task, no: 0 }]);
+    assert!(lost().await.expect("sent again").is_empty());
+    // The queue was wiped: everything queued is due at once.
+    let now = world.app.now();
+    assert_eq!(world.app.store.forget_messages(now - 1).await.expect("forget"), 1);
+    assert_eq!(lost().await.expect("one").len(), 1);
+}
+
+async fn the_window_is_filled_and_never_overfilled(world: World) {
+    world.grant(1_000).await;
+    let task = world.people(300).await;
+    let window = world.app.window().await.expect("window");
+    let filled =
+        join_all((0..4).map(|_| world.app.store.fill_windows(window + 3, 10, START + TTL))).await;
+    let more: usize = filled.iter().map(|f| f.as_ref().expect("fill").len()).sum();
+    // Several sweepers may overlap by what they saw at the same time, never by more.
+    assert!((3..=12).contains(&more), "{more}");
+    assert!(world.app.store.fill_windows(window, 10, START).await.expect("full").is_empty());
+}
+
+fn check(world: &World) -> Check {
+    Check {
+        id: CheckId::new(&world.app.ids, START),
+        account: world.account,
+        step: world.number(),
+    }
+}
+
+async fn a_lost_check_goes_back(world: World) {
+    world.grant(1).await;
+    let first = check(&world);
+    assert!(world.app.store.open_check(first, START + 10, START).await.expect("open"));
+    assert!(!world.app.store.open_check(check(&world), START, START).await.expect("empty"));
+    assert_eq!(world.balance().await, 0);
+    world.check_books().await;
+    let expired = world.app.store.expired_checks(START + 11, 10).await.expect("expired");
+    assert_eq!(expired.len(), 1);
+    assert!(world.app.store.close_check(first, false, START).await.expect("close"));
+    assert!(!world.app.store.close_check(first, true, START).await.expect("late"), "too late");
+    assert_eq!(world.balance().await, 1);
+    world.check_books().await;
+}
+
+async fn a_check_resolves_once(world: World) {
+    world.grant(5).await;
+    let one = check(&world);
+    world.app.store.open_check(one, START + 10, START).await.expect("open");
+    let closing = (0..6).map(|i| world.app.store.close_check(one, i % 2 == 0, START));
+    let closed = join_all(closing).await;
+    assert_eq!(closed.iter().filter(|c| *c.as_ref().expect("close")).count(), 1);
+    world.check_books().await;
+}

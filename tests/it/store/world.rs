@@ -1,0 +1,171 @@
+//! One database, one account, a clock that stands still, and hands to do a worker's part.
+
+use listmill_shared::app::App;
+use listmill_shared::app::submit::read::Format;
+use listmill_shared::app::submit::{Accepted, Submission, SubmitError};
+use listmill_shared::domain::batch::{After, BatchRef, Finding, Lease, Settled, Step};
+use listmill_shared::domain::clock::Clock;
+use listmill_shared::domain::id::{AccountId, Ids, TaskId};
+use listmill_shared::domain::ledger::Kind;
+use listmill_shared::domain::payload::decode_batch;
+use listmill_shared::domain::task::Task;
+use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
+use listmill_shared::queue::{MemoryQueue, Queue};
+use listmill_shared::settings::Settings;
+use listmill_shared::store::batches::{Claim, Leasing};
+use listmill_shared::store::settle::Settlement;
+use listmill_shared::store::{Store, StoreError};
+use listmill_tests::postgres::Postgres;
+use listmill_tests::{random, scratch};
+
+/// When the clock starts.
+pub const START: i64 = 1_800_000_000_000;
+/// Addresses in a batch.
+pub const BATCH: usize = 10;
+/// How long a lease lasts.
+pub const TTL: i64 = 30_000;
+
+pub struct World {
+    pub app: App,
+    pub account: AccountId,
+}
+
+impl World {
+    pub async fn postgres() -> Self {
+        let server = Postgres::shared().await;
+        let name = format!("store_{:016x}", random::Random::fresh().number());
+        server.execute(format!("CREATE DATABASE {name}")).await;
+        Self::open(&server.url(&name)).await
+    }
+
+    pub async fn sqlite() -> Self {
+        let path = scratch::folder("store").join("listmill.db");
+        Self::open(&format!("sqlite://{}", path.display())).await
+    }
+
+    async fn open(url: &str) -> Self {
+        let variables = [("LISTMILL_BATCH_SIZE", BATCH.to_string()), ("LISTMILL_DATABASE_URL", url.into())];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        let settings = Settings::load(None, variables).expect("settings");
+        let store = Store::connect(url, 8).await.expect("the database");
+        store.migrate().await.expect("migrations");
+        let queue = Queue::Memory(MemoryQueue::default());
+        let app = App::new(store, queue, Clock::manual(START), Ids::system(), settings);
+        let account = app.create_account("owner@example.com", None, 0, false).await.expect("account");
+        Self { app, account }
+    }
+
+    pub async fn grant(&self, credits: i64) {
+        self.app.grant(self.account, Kind::Email, credits, None).await.expect("grant");
+    }
+
+    /// Submits a list as text; batches are dispatched as usual.
+    pub async fn submit(&self, list: &str, allow_partial: bool) -> Result<TaskId, SubmitError> {
+        let submission = Submission {
+            account: self.account,
+            key: None,
+            format: Format::Text,
+            gzip: false,
+            name: None,
+            allow_partial,
+            dry_run: false,
+            idempotency: None,
+            answer: |_, _| (201, String::new()),
+        };
+        let body = futures::stream::iter([Ok(list.to_owned().into())]);
+        match self.app.submit(submission, body).await? {
+            Accepted::Task { id: Some(id), .. } => Ok(id),
+            other => panic!("not a new task: {other:?}"),
+        }
+    }
+
+    pub async fn people(&self, count: usize) -> TaskId {
+        let list: String = (0..count).map(|i| format!("person{i}@example.com\n")).collect();
+        self.submit(&list, true).await.expect("a task")
+    }
+
+    pub async fn task(&self, id: TaskId) -> Task {
+        self.app.task(id, self.account).await.expect("the task")
+    }
+
+    pub async fn balance(&self) -> i64 {
+        self.app.store.balance(self.account, Kind::Email).await.expect("balance")
+    }
+
+    pub fn claim(&self, batch: BatchRef) -> Claim {
+        let now = self.app.now();
+        Claim { batch, token: self.app.ids.number(now), until: now + TTL }
+    }
+
+    pub async fn try_lease(&self, task: TaskId, no: i32) -> Leasing {
+        let claim = self.claim(BatchRef { task, no });
+        self.app.store.lease(claim, self.app.now()).await.expect("lease")
+    }
+
+    pub async fn lease(&self, task: TaskId, no: i32) -> Lease {
+        match self.try_lease(task, no).await {
+            Leasing::Leased(lease) => *lease,
+            other => panic!("not leased: {other:?}"),
+        }
+    }
+
+    pub fn number(&self) -> i64 {
+        self.app.ids.number(self.app.now())
+    }
+
+    pub async fn settle(&self, number: i64, steps: &[Step]) -> Settlement {
+        self.try_settle(number, steps).await.expect("settle")
+    }
+
+    pub async fn try_settle(&self, number: i64, steps: &[Step]) -> Result<Settlement, StoreError> {
+        self.app.store.settle(self.account, number, steps, START + TTL, self.app.now()).await
+    }
+
+    /// Verifies everything in a lease with one verdict and releases it.
+    pub async fn finish(&self, lease: &Lease, reason: Reason) -> Settled {
+        let step = step(lease, findings(lease, |_| reason), lease.held, After::Release);
+        let mut settlement = self.settle(self.number(), &[step]).await;
+        settlement.outcomes.remove(0)
+    }
+
+    /// Sums the ledger, as every test does at its end.
+    pub async fn check_books(&self) {
+        for books in self.app.store.books(None).await.expect("books") {
+            assert_eq!(books.faults(), Vec::<String>::new(), "{books:?}");
+        }
+    }
+}
+
+pub fn step(lease: &Lease, findings: Vec<Finding>, held: i64, after: After) -> Step {
+    Step { batch: lease.batch, account: lease.account, token: lease.token, findings, held, after }
+}
+
+/// What a worker would find in a lease: bad syntax is free, no more is started than is held.
+pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> {
+    let batch = decode_batch(&lease.payload).expect("payload");
+    let mut startable = lease.held;
+    let mut all = Vec::new();
+    for (i, entry) in batch.iter().enumerate() {
+        let seq = lease.first_seq + i as i64;
+        if lease.done.contains(&seq) {
+            continue;
+        }
+        let reason = if entry.valid { verdict(seq) } else { Reason::InvalidSyntax };
+        let credit = reason.credit();
+        if credit != Credit::Free {
+            if startable == 0 {
+                continue;
+            }
+            startable -= 1;
+        }
+        all.push(Finding {
+            seq,
+            address: entry.text.into(),
+            verdict: Verdict::of(reason),
+            credit,
+            attempts: 1,
+            checked_at: START,
+        });
+    }
+    all
+}

@@ -1,0 +1,68 @@
+//! Harness of the black-box suite: it starts real servers and real processes, and knows the
+//! product only by its contract (command line, settings, HTTP).
+//!
+//! Data structures:
+//! - [`scratch`]: one temporary folder per test process, and the watchdog that removes it
+//! - [`process::Process`]: a child that can be signalled, restarted and measured
+//! - [`postgres::Postgres`], [`redis::Redis`]: private servers on free ports
+//! - [`deployment::Deployment`]: a running product in one of two [`Size`]s
+//! - [`client::Client`]: the API as a holder of one key sees it
+//!
+//! Invariants:
+//! - Nothing is left behind, however the test process ends: children carry a parent-death
+//!   signal, the folder is removed by the watchdog.
+//! - Servers that were running before are never touched.
+//! - Every deployment ends in [`Deployment::finish`], which sums the ledger. A test that
+//!   forgets it fails.
+//!
+//! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
+//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+
+pub mod admin;
+pub mod client;
+pub mod clock;
+pub mod deployment;
+pub mod events;
+pub mod lists;
+pub mod metrics;
+pub mod poll;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod random;
+pub mod redis;
+pub mod reply;
+pub mod scratch;
+pub mod setup;
+pub mod slots;
+pub mod sql;
+pub mod task;
+
+pub use admin::{Customer, Key};
+pub use client::Client;
+pub use deployment::Deployment;
+pub use poll::{eventually, within};
+pub use reply::Reply;
+pub use setup::{Setup, Size};
+pub use slots::Weight;
+pub use task::Task;
+
+/// Turns `async fn name(size: Size)` into two tests, `name::embedded` and `name::scaled`.
+#[macro_export]
+macro_rules! for_each_size {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn embedded() {
+                super::$name($crate::Size::Embedded).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn scaled() {
+                super::$name($crate::Size::SCALED).await;
+            }
+        }
+    )+};
+}
+
+#[cfg(test)]
+mod selftest;

@@ -1,0 +1,19 @@
+//! A way past the product into its database, for tests that break something on purpose.
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+
+/// Runs one statement; says how many rows it touched.
+pub async fn execute(url: &str, sql: &str) -> u64 {
+    let sql = sql.to_owned();
+    if url.starts_with("postgres://") {
+        let mut connection = PgConnection::connect(url).await.expect("PostgreSQL lets us in");
+        let done = connection.execute(AssertSqlSafe(sql)).await.expect("the statement runs");
+        let _ = connection.close().await;
+        done.rows_affected()
+    } else {
+        let mut connection = SqliteConnection::connect(url).await.expect("SQLite opens");
+        let done = connection.execute(AssertSqlSafe(sql)).await.expect("the statement runs");
+        let _ = connection.close().await;
+        done.rows_affected()
+    }
+}

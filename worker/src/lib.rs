@@ -1,0 +1,21 @@
+//! The worker: takes batch references from the queue, leases batches, verifies their addresses and
+//! settles what it found.
+//!
+//! ```text
+//! queue ──▶ runtime (apalis) ──▶ processor: lease ▸ verify ▸ … ──▶ settler ──▶ store
+//!                                     ▲ stops: cancelled and paused tasks
+//!                                     ▲ leases: kept alive, or lost
+//! sweeper: expired leases, lost messages, free windows
+//! ```
+//!
+//! Nothing here knows of API keys: a revocation has no way to reach a running task.
+
+mod leases;
+mod processor;
+pub mod provider;
+mod runtime;
+mod settler;
+mod stops;
+mod sweeper;
+
+pub use runtime::{WorkerError, run};

@@ -1,0 +1,360 @@
+//! One batch: lease ▸ verify concurrently ▸ settle in steps ▸ release.
+//!
+//! * No address starts without a permit of the process, nor without a held credit.
+//! * Finished addresses go to the settler about every [`STEP_AGE`], or [`STEP_ROWS`] at once.
+//! * A cancelled task or a lost lease drops what is under way at once; a paused task, or a process
+//!   that drains, starts nothing more and lets it end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use listmill_shared::app::App;
+use listmill_shared::domain::batch::{After, BatchRef, Finding, Lease, Settled, Step};
+use listmill_shared::domain::payload::{Batch, decode_batch};
+use listmill_shared::domain::verdict::{Credit, Provider, Reason, Verdict, ask};
+use listmill_shared::queue::Delivery;
+use listmill_shared::store::batches::{Claim, Held, Leasing};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::leases::Leases;
+use crate::runtime::{Backlog, Room};
+use crate::settler::Settler;
+use crate::stops::{Course, Stops};
+
+/// Finished addresses wait this long at most before they are settled.
+const STEP_AGE: Duration = Duration::from_millis(100);
+/// So many are settled without waiting.
+const STEP_ROWS: usize = 500;
+const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
+const LAST_BACK_OFF: Duration = Duration::from_secs(2);
+
+/// What every processor of this process shares.
+pub struct Shared {
+    pub app: App,
+    pub provider: Arc<dyn Provider>,
+    /// One an address under way.
+    pub permits: Arc<Semaphore>,
+    pub backlog: Arc<Backlog>,
+    pub leases: Arc<Leases>,
+    pub stops: Arc<Stops>,
+    pub settler: Settler,
+    /// Start nothing more.
+    pub drain: CancellationToken,
+    /// Drop what is under way.
+    pub abort: CancellationToken,
+    pub inflight: metrics::Gauge,
+}
+
+/// Takes one delivery to its end: its batch is stored, handed back, or not ours.
+pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
+    let batch = delivery.batch;
+    let permit = tokio::select! {
+        permit = shared.permits.clone().acquire_owned() => permit.ok(),
+        () = shared.drain.cancelled() => None,
+    };
+    let leased = match permit {
+        Some(permit) => lease(&shared, batch).await.map(|lease| (lease, permit)),
+        None => Leased::Drained,
+    };
+    match leased {
+        Leased::Yes((lease, permit)) => work(&shared, *lease, permit, room).await,
+        Leased::Nothing => {}
+        // Taken off the queue, but not leased: somebody else may have it.
+        Leased::Drained => shared.app.send(&[batch]).await,
+    }
+    if let Err(error) = shared.app.queue.ack(delivery).await {
+        tracing::debug!(%error, "not acknowledged; the reference will be found stale");
+    }
+}
+
+/// What came of a delivery.
+enum Leased<T> {
+    Yes(T),
+    Nothing,
+    Drained,
+}
+
+impl<T> Leased<T> {
+    fn map<U>(self, with: impl FnOnce(T) -> U) -> Leased<U> {
+        match self {
+            Leased::Yes(value) => Leased::Yes(with(value)),
+            Leased::Nothing => Leased::Nothing,
+            Leased::Drained => Leased::Drained,
+        }
+    }
+}
+
+/// Leases the batch, for as long as the database is away trying again.
+async fn lease(shared: &Shared, batch: BatchRef) -> Leased<Box<Lease>> {
+    let app = &shared.app;
+    let mut back_off = FIRST_BACK_OFF;
+    while !shared.drain.is_cancelled() {
+        let now = app.now();
+        let until = now + app.settings.lease_millis();
+        let claim = Claim { batch, token: app.ids.number(now), until };
+        match app.store.lease(claim, now).await {
+            Ok(Leasing::Leased(lease)) => return Leased::Yes(lease),
+            Ok(Leasing::Nothing) => return Leased::Nothing,
+            Ok(Leasing::Broke) => {
+                tracing::info!(task = %batch.task, "task paused: the balance is empty");
+                return Leased::Nothing;
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, ?batch, "not leased yet; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(back_off) => {}
+                    () = shared.drain.cancelled() => {}
+                }
+                back_off = (back_off * 2).min(LAST_BACK_OFF);
+            }
+            Err(error) => {
+                tracing::error!(%error, ?batch, "cannot lease");
+                return Leased::Nothing;
+            }
+        }
+    }
+    Leased::Drained
+}
+
+async fn work(
+    shared: &Arc<Shared>,
+    lease: Lease,
+    permit: OwnedSemaphorePermit,
+    room: Room,
+) {
+    let held = Held { batch: lease.batch, token: lease.token };
+    let lost = shared.leases.insert(held);
+    let course = shared.stops.follow(lease.batch.task);
+    match decode_batch(&lease.payload) {
+        Ok(batch) => {
+            let run = Run {
+                shared: shared.clone(),
+                next: 0,
+                startable: lease.held,
+                held: lease.held,
+                findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
+                under_way: FuturesUnordered::new(),
+                permit: Some(permit),
+                batch: Arc::new(batch),
+                lease,
+                room,
+            };
+            run.run(lost, course).await;
+        }
+        Err(error) => {
+            tracing::error!(%error, batch = ?lease.batch, "stored batch is damaged; task fails");
+            let now = shared.app.now();
+            let failed =
+                shared.app.store.fail_task(lease.batch.task, lease.account, now).await;
+            if let Err(error) = failed {
+                tracing::error!(%error, task = %lease.batch.task, "cannot fail the task");
+            }
+        }
+    }
+    shared.leases.remove(held.token);
+}
+
+/// An address under way; its permit is free again when it ends or is dropped.
+struct UnderWay {
+    _permit: OwnedSemaphorePermit,
+    inflight: metrics::Gauge,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.inflight.decrement(1.0);
+    }
+}
+
+/// How a batch ends here.
+enum End {
+    /// As far as it goes.
+    Release,
+    /// The lease is gone.
+    Lost,
+}
+
+/// A leased batch at work.
+struct Run {
+    shared: Arc<Shared>,
+    lease: Lease,
+    batch: Arc<Batch>,
+    /// The next entry to look at.
+    next: usize,
+    /// Held credits not given to an address yet.
+    startable: i64,
+    /// Held credits not settled yet, as the database has it.
+    held: i64,
+    findings: Vec<Finding>,
+    under_way: FuturesUnordered<BoxFuture<'static, Finding>>,
+    permit: Option<OwnedSemaphorePermit>,
+    room: Room,
+}
+
+impl Run {
+    async fn run(mut self, lost: CancellationToken, mut course: watch::Receiver<Course>) {
+        let end = self.verify(&lost, &mut course).await;
+        self.under_way.clear();
+        self.permit = None;
+        self.room.set(0);
+        if let End::Lost = end {
+            return;
+        }
+        let task = self.lease.batch.task;
+        let step = self.take_step(After::Release);
+        let settled = self.shared.settler.settle(step).await;
+        if let Some(Settled::Stored { batch_done: false, .. }) = settled
+            && let Err(error) = self.shared.app.dispatch(task).await
+        {
+            tracing::warn!(%error, %task, "handed back, not dispatched; the sweeper will");
+        }
+    }
+
+    /// Verifies until nothing is left to do, or to be done here.
+    async fn verify(
+        &mut self,
+        lost: &CancellationToken,
+        course: &mut watch::Receiver<Course>,
+    ) -> End {
+        let shared = self.shared.clone();
+        let mut step_due = None;
+        loop {
+            let halted = shared.drain.is_cancelled() || *course.borrow() == Course::Halt;
+            if !halted {
+                self.start_what_can().await;
+            }
+            let more = !halted && self.has_more();
+            self.room.set(if more { self.batch.len() - self.next } else { 0 });
+            if !more && self.under_way.is_empty() {
+                return End::Release;
+            }
+            if self.findings.len() >= STEP_ROWS {
+                self.put_step().await;
+                step_due = None;
+            } else if !self.findings.is_empty() && step_due.is_none() {
+                step_due = Some(tokio::time::Instant::now() + STEP_AGE);
+            }
+            let step_at = step_due.unwrap_or_else(tokio::time::Instant::now);
+            tokio::select! {
+                biased;
+                () = lost.cancelled() => return End::Lost,
+                () = shared.abort.cancelled() => return End::Release,
+                changed = course.changed() => {
+                    if changed.is_ok() && *course.borrow() == Course::Drop {
+                        return End::Lost;
+                    }
+                }
+                () = tokio::time::sleep_until(step_at), if step_due.is_some() => {
+                    self.put_step().await;
+                    step_due = None;
+                }
+                Some(finding) = self.under_way.next(), if !self.under_way.is_empty() => {
+                    self.findings.push(finding);
+                }
+                permit = shared.permits.clone().acquire_owned(), if more => {
+                    self.permit = permit.ok();
+                }
+                () = shared.drain.cancelled(), if !halted => {}
+            }
+        }
+    }
+
+    /// Is there an address that may start?
+    fn has_more(&mut self) -> bool {
+        self.skip_done();
+        self.next < self.batch.len() && self.startable > 0
+    }
+
+    /// Moves on past addresses that have a result, and settles free ones at once.
+    fn skip_done(&mut self) {
+        while let Some(entry) = self.batch.get(self.next) {
+            let seq = self.lease.first_seq + self.next as i64;
+            let done = self.lease.done.binary_search(&seq).is_ok();
+            if !done && entry.valid {
+                return;
+            }
+            if !done {
+                self.findings.push(Finding {
+                    seq,
+                    address: entry.text.into(),
+                    verdict: Verdict::of(Reason::InvalidSyntax),
+                    credit: Credit::Free,
+                    attempts: 0,
+                    checked_at: self.shared.app.now(),
+                });
+            }
+            self.next += 1;
+        }
+    }
+
+    /// Starts addresses while there are permits; those that end at once give theirs to the next.
+    async fn start_what_can(&mut self) {
+        while self.has_more() {
+            let Some(permit) =
+                self.permit.take().or_else(|| self.shared.permits.clone().try_acquire_owned().ok())
+            else {
+                return;
+            };
+            let mut future = self.start();
+            match futures::poll!(&mut future) {
+                std::task::Poll::Ready(finding) => {
+                    self.findings.push(finding);
+                    self.permit = Some(permit);
+                }
+                std::task::Poll::Pending => {
+                    self.shared.inflight.increment(1.0);
+                    let under_way =
+                        UnderWay { _permit: permit, inflight: self.shared.inflight.clone() };
+                    self.under_way.push(Box::pin(async move {
+                        let finding = future.await;
+                        drop(under_way);
+                        finding
+                    }));
+                }
+            }
+        }
+        self.permit = None;
+    }
+
+    /// The next address's verification.
+    fn start(&mut self) -> BoxFuture<'static, Finding> {
+        let (index, shared, batch) = (self.next, self.shared.clone(), self.batch.clone());
+        let seq = self.lease.first_seq + index as i64;
+        self.next += 1;
+        self.startable -= 1;
+        Box::pin(async move {
+            let address = batch.get(index).map_or("", |entry| entry.text);
+            let (verdict, attempts) = ask(&*shared.provider, address).await;
+            Finding {
+                seq,
+                address: address.into(),
+                credit: verdict.reason.credit(),
+                verdict,
+                attempts,
+                checked_at: shared.app.now(),
+            }
+        })
+    }
+
+    async fn put_step(&mut self) {
+        let step = self.take_step(After::Keep);
+        self.shared.settler.put(step).await;
+    }
+
+    fn take_step(&mut self, after: After) -> Step {
+        let step = Step {
+            batch: self.lease.batch,
+            account: self.lease.account,
+            token: self.lease.token,
+            findings: std::mem::take(&mut self.findings),
+            held: self.held,
+            after,
+        };
+        self.held -= step.tally().resolved();
+        step
+    }
+}

@@ -1,0 +1,237 @@
+//! The worker process: apalis drives handlers over a stream of deliveries; around them run the
+//! settler, the lease keeper, the stop watcher and the sweeper.
+//!
+//! A delivery is taken only while a permit is free and few leased addresses wait to be started, so
+//! a worker does not sit on work that another could do. Handlers run as tasks of their own: a
+//! stream that ends or fails is built anew, and cancels nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use apalis::prelude::*;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use listmill_shared::app::App;
+use listmill_shared::domain::verdict::Provider;
+use listmill_shared::queue::Delivery;
+use listmill_shared::store::StoreError;
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::leases::Leases;
+use crate::processor::{Shared, process};
+use crate::settler::Settler;
+use crate::stops::Stops;
+use crate::sweeper;
+
+/// Batches whose unstarted addresses a worker may have leased ahead.
+const AHEAD: usize = 4;
+/// After the grace, what is left has this long to be written.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+const BACK_OFF: Duration = Duration::from_millis(500);
+
+/// Why the worker could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The database's schema does not fit.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Counts leased addresses that wait to be started.
+pub struct Backlog {
+    waiting: AtomicUsize,
+    most: usize,
+    room: Notify,
+}
+
+/// A batch's share of the backlog; gives it back when dropped.
+pub struct Room {
+    backlog: Arc<Backlog>,
+    share: AtomicUsize,
+}
+
+impl Backlog {
+    fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { waiting: AtomicUsize::new(0), most, room: Notify::new() })
+    }
+
+    /// Takes a share.
+    pub fn reserve(self: &Arc<Self>, share: usize) -> Room {
+        self.waiting.fetch_add(share, Ordering::Relaxed);
+        Room { backlog: self.clone(), share: AtomicUsize::new(share) }
+    }
+
+    async fn has_room(&self) {
+        loop {
+            let notified = self.room.notified();
+            if self.waiting.load(Ordering::Relaxed) < self.most {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Room {
+    /// Changes the share.
+    pub fn set(&self, share: usize) {
+        let before = self.share.swap(share, Ordering::Relaxed);
+        if share >= before {
+            self.backlog.waiting.fetch_add(share - before, Ordering::Relaxed);
+            return;
+        }
+        let waiting = self.backlog.waiting.fetch_sub(before - share, Ordering::Relaxed);
+        if waiting - (before - share) < self.backlog.most {
+            self.backlog.room.notify_one();
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// A delivery with its share of the backlog, as apalis hands it over.
+struct Job {
+    delivery: Delivery,
+    room: Room,
+}
+
+/// What a handler needs.
+#[derive(Clone)]
+struct Context {
+    shared: Arc<Shared>,
+    running: TaskTracker,
+}
+
+/// Works until `drain` is cancelled and what was under way has ended, or the grace is over.
+pub async fn run(
+    app: App,
+    provider: Arc<dyn Provider>,
+    drain: CancellationToken,
+) -> Result<(), WorkerError> {
+    let name = worker_name(&app);
+    let concurrency = app.settings.worker_concurrency;
+    let leases = Arc::new(Leases::default());
+    let stops = Arc::new(Stops::default());
+    let (settler, settling) = Settler::start(app.clone(), leases.clone());
+    let shared = Arc::new(Shared {
+        app: app.clone(),
+        provider,
+        permits: Arc::new(Semaphore::new(concurrency)),
+        backlog: Backlog::new(AHEAD * app.settings.batch_size as usize),
+        leases: leases.clone(),
+        stops: stops.clone(),
+        settler,
+        drain: drain.clone(),
+        abort: CancellationToken::new(),
+        inflight: metrics::gauge!("listmill_inflight_addresses"),
+    });
+    let context = Context { shared: shared.clone(), running: TaskTracker::new() };
+    tracing::info!(worker = %name, concurrency, provider = shared.provider.name(), "worker started");
+    let around = async {
+        tokio::join!(
+            leases.keep_alive(&app),
+            stops.watch(&app),
+            sweeper::sweep_on(&app, &name),
+        )
+    };
+    let work = async {
+        supervise(&app, &name, &context, &drain).await;
+        finish(&app, &context).await;
+    };
+    tokio::select! {
+        () = work => {}
+        _ = around => {}
+    }
+    let abort = shared.abort.clone();
+    drop((context, shared));
+    // Handlers that outlived the grace are dropped with the runtime; their leases expire.
+    if tokio::time::timeout(LAST_WRITES, settling).await.is_err() {
+        tracing::warn!("not everything could be written; the rest returns to the queue by itself");
+    }
+    abort.cancel();
+    tracing::info!(worker = %name, "worker stopped");
+    Ok(())
+}
+
+/// Builds the apalis worker, again whenever its stream ends, until drained.
+async fn supervise(app: &App, name: &str, context: &Context, drain: &CancellationToken) {
+    let deliveries = Arc::new(Mutex::new(app.queue.deliveries(name.to_owned())));
+    let mut generation = 0;
+    while !drain.is_cancelled() {
+        let jobs = jobs(deliveries.clone(), context.shared.clone());
+        let worker = WorkerBuilder::new(format!("{name}-{generation}").as_str())
+            .backend(jobs)
+            .data(context.clone())
+            .catch_panic()
+            .concurrency(app.settings.worker_concurrency.max(64))
+            .build(handle);
+        let mut events = std::pin::pin!(worker.stream());
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "the worker's stream failed; building it anew");
+                        break;
+                    }
+                    None => break,
+                },
+                () = drain.cancelled() => return,
+            }
+        }
+        generation += 1;
+        tokio::time::sleep(BACK_OFF).await;
+    }
+}
+
+/// Deliveries, each taken only while a permit is free and the backlog has room.
+fn jobs(
+    deliveries: Arc<Mutex<BoxStream<'static, Delivery>>>,
+    shared: Arc<Shared>,
+) -> BoxStream<'static, Result<Job, std::convert::Infallible>> {
+    stream::unfold((deliveries, shared), |(deliveries, shared)| async move {
+        shared.backlog.has_room().await;
+        // Not kept: the batches at work need it, while this may wait for a delivery for long.
+        drop(shared.permits.acquire().await.ok()?);
+        let delivery = deliveries.lock().await.next().await?;
+        let room = shared.backlog.reserve(shared.app.settings.batch_size as usize);
+        Some((Ok(Job { delivery, room }), (deliveries, shared)))
+    })
+    .boxed()
+}
+
+async fn handle(job: Job, context: Data<Context>) -> Result<(), BoxDynError> {
+    let Job { delivery, room } = job;
+    let task = context.running.spawn(process(context.shared.clone(), delivery, room));
+    Ok(task.await?)
+}
+
+/// Lets what is under way end within the grace, then drops it; either way hands batches back.
+async fn finish(app: &App, context: &Context) {
+    context.running.close();
+    let grace = app.settings.shutdown_grace;
+    tracing::info!(batches = context.running.len(), ?grace, "draining");
+    if tokio::time::timeout(grace, context.running.wait()).await.is_err() {
+        tracing::warn!("the grace is over; handing back what is not finished");
+        context.shared.abort.cancel();
+        let _ = tokio::time::timeout(LAST_WRITES, context.running.wait()).await;
+    }
+}
+
+/// Unique per start: host, process, and something random.
+fn worker_name(app: &App) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "worker",
+        host => host,
+    };
+    let random = u32::from_le_bytes(app.ids.bytes());
+    format!("{host}-{}-{random:08x}", std::process::id())
+}
