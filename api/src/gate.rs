@@ -132,10 +132,11 @@ async fn judge(
 
 /// The key that a request presents, in either header.
 fn presented(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|text| {
-        let (scheme, key) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
+    let bearer =
+        headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|text| {
+            let (scheme, key) = text.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        });
     bearer.or_else(|| headers.get("x-api-key")?.to_str().ok().map(str::trim))
 }
 
@@ -169,11 +170,9 @@ fn refusal_body(prefix: &str, refusal: &Refusal) -> (&'static str, StatusCode, V
             StatusCode::FORBIDDEN,
             json!({ "error": SUSPENDED, "reason": "This API key has been suspended" }),
         ),
-        Refusal::Suspended(reason) => (
-            "suspended",
-            StatusCode::FORBIDDEN,
-            json!({ "error": SUSPENDED, "reason": reason }),
-        ),
+        Refusal::Suspended(reason) => {
+            ("suspended", StatusCode::FORBIDDEN, json!({ "error": SUSPENDED, "reason": reason }))
+        }
         Refusal::Expired => (
             "expired",
             StatusCode::UNAUTHORIZED,

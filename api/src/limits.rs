@@ -68,6 +68,7 @@ impl LimitHeaders {
 }
 
 /// The headers of a request that passes, or the refusal.
+#[expect(clippy::result_large_err, reason = "the refusal is the answer itself, made once")]
 pub fn render(budget: &Budget, judged: Judged, now: Millis) -> Result<LimitHeaders, Response> {
     let limit = budget.allowance.per_minute;
     let epoch = |in_ms: i64| seconds(now + in_ms);
@@ -162,8 +163,7 @@ mod tests {
         assert_eq!(response.headers()["retry-after"], "45");
         assert_eq!(response.headers()["x-ratelimit-remaining"], "0");
         assert_eq!(response.headers()["x-ratelimit-reset"], "1060");
-        let passing =
-            Judged::Pass { remaining: 59, daily_remaining: Some(9_999), reset_ms: 1_000 };
+        let passing = Judged::Pass { remaining: 59, daily_remaining: Some(9_999), reset_ms: 1_000 };
         let mut headers = HeaderMap::new();
         render(&budget, passing, 0).unwrap().write(&mut headers);
         assert_eq!(headers["x-dailylimit-remaining"], "9999");

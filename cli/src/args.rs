@@ -346,7 +346,9 @@ mod tests {
             assert!(matches!(bench.mode, Some(BenchMode::Gate(GateArgs { seconds: 2, .. }))));
         }
         assert!(Cli::try_parse_from("listmill bench --addresses 0".split(' ')).is_err());
-        assert!(Cli::try_parse_from("listmill bench --url http://x --embedded".split(' ')).is_err());
+        assert!(
+            Cli::try_parse_from("listmill bench --url http://x --embedded".split(' ')).is_err()
+        );
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl Client {
     pub fn new(base: &str) -> Result<Self> {
         let base = base.trim_end_matches('/');
         if base.starts_with("https://") {
-            bail!("{base}: https is not spoken here; name the API's own address (http://host:port)");
+            bail!(
+                "{base}: https is not spoken here; name the API's own address (http://host:port)"
+            );
         }
         ensure!(base.starts_with("http://"), "{base:?} is no address such as http://host:port");
         let http = reqwest::Client::builder()
@@ -103,11 +105,23 @@ impl Client {
 
     /// One call without a body; any status is an answer.
     pub async fn call(&self, method: Method, path: &str, key: &str) -> Result<Answer> {
+        self.call_within(PATIENCE, method, path, key).await
+    }
+
+    /// Likewise, for what may take longer.
+    pub async fn call_within(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        key: &str,
+    ) -> Result<Answer> {
         let response = self
             .request(method, path, key)
-            .timeout(PATIENCE)
+            .timeout(patience)
             .send()
             .await
+            .map_err(reqwest::Error::without_url)
             .with_context(|| format!("no answer from {}{path}", self.base))?;
         let status = response.status().as_u16();
         let body = response.text().await.context("the answer broke off")?;
@@ -123,6 +137,7 @@ impl Client {
             .body(body)
             .send()
             .await
+            .map_err(reqwest::Error::without_url)
             .with_context(|| format!("no answer from {}{path}", self.base))?;
         let status = response.status().as_u16();
         let body = response.text().await.context("the answer broke off")?;
@@ -142,6 +157,7 @@ impl Client {
             .request(Method::GET, path, key)
             .send()
             .await
+            .map_err(reqwest::Error::without_url)
             .with_context(|| format!("no answer from {}{path}", self.base))?;
         if response.status().is_success() {
             return Ok(response);

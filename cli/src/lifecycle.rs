@@ -50,8 +50,7 @@ pub struct Shutdown {
 impl Shutdown {
     /// Listens from now on. `grace`: how long a role may drain; `None` for one-shot commands.
     pub fn watch(grace: Option<Duration>) -> io::Result<Self> {
-        let shutdown =
-            Self { drain: CancellationToken::new(), first: Arc::new(AtomicU8::new(0)) };
+        let shutdown = Self { drain: CancellationToken::new(), first: Arc::new(AtomicU8::new(0)) };
         let mut signals = Signals::listen()?;
         let watched = shutdown.clone();
         tokio::spawn(async move {

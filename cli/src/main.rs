@@ -51,11 +51,9 @@ async fn run(cli: Cli) -> ExitCode {
     let role = command.is_role();
     let done = dispatch(context, command).await;
     match (done, shutdown.interrupted()) {
-        // A role that drained did what it was told; a one-shot command did not get to its end.
-        (Ok(code), Some(_)) if role => code,
-        (Ok(code), None) => code,
-        (_, Some(signal)) if !role => ExitCode::from(signal.exit_code()),
         (Ok(code), _) => code,
+        // A one-shot command that did not get to its end; the signal has been announced.
+        (Err(_), Some(signal)) if !role => ExitCode::from(signal.exit_code()),
         (Err(error), _) => fail(&error),
     }
 }

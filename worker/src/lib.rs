@@ -10,6 +10,7 @@
 //!
 //! Nothing here knows of API keys: a revocation has no way to reach a running task.
 
+mod leaser;
 mod leases;
 mod processor;
 pub mod provider;

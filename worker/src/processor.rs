@@ -12,14 +12,15 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
-use listmill_shared::domain::batch::{After, BatchRef, Finding, Lease, Settled, Step};
+use listmill_shared::domain::batch::{After, Finding, Lease, Settled, Step};
 use listmill_shared::domain::payload::{Batch, decode_batch};
 use listmill_shared::domain::verdict::{Credit, Provider, Reason, Verdict, ask};
 use listmill_shared::queue::Delivery;
-use listmill_shared::store::batches::{Claim, Held, Leasing};
+use listmill_shared::store::batches::Held;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::leaser::{Drained, Leaser};
 use crate::leases::Leases;
 use crate::runtime::{Backlog, Room};
 use crate::settler::Settler;
@@ -29,8 +30,6 @@ use crate::stops::{Course, Stops};
 const STEP_AGE: Duration = Duration::from_millis(100);
 /// So many are settled without waiting.
 const STEP_ROWS: usize = 500;
-const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
-const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 
 /// What every processor of this process shares.
 pub struct Shared {
@@ -39,6 +38,7 @@ pub struct Shared {
     /// One an address under way.
     pub permits: Arc<Semaphore>,
     pub backlog: Arc<Backlog>,
+    pub leaser: Leaser,
     pub leases: Arc<Leases>,
     pub stops: Arc<Stops>,
     pub settler: Settler,
@@ -57,67 +57,18 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
         () = shared.drain.cancelled() => None,
     };
     let leased = match permit {
-        Some(permit) => lease(&shared, batch).await.map(|lease| (lease, permit)),
-        None => Leased::Drained,
+        Some(permit) => shared.leaser.lease(batch).await.map(|lease| lease.zip(Some(permit))),
+        None => Err(Drained),
     };
     match leased {
-        Leased::Yes((lease, permit)) => work(&shared, *lease, permit, room).await,
-        Leased::Nothing => {}
+        Ok(Some((lease, permit))) => work(&shared, *lease, permit, room).await,
+        Ok(None) => {}
         // Taken off the queue, but not leased: somebody else may have it.
-        Leased::Drained => shared.app.send(&[batch]).await,
+        Err(Drained) => shared.app.send(&[batch]).await,
     }
     if let Err(error) = shared.app.queue.ack(delivery).await {
         tracing::debug!(%error, "not acknowledged; the reference will be found stale");
     }
-}
-
-/// What came of a delivery.
-enum Leased<T> {
-    Yes(T),
-    Nothing,
-    Drained,
-}
-
-impl<T> Leased<T> {
-    fn map<U>(self, with: impl FnOnce(T) -> U) -> Leased<U> {
-        match self {
-            Leased::Yes(value) => Leased::Yes(with(value)),
-            Leased::Nothing => Leased::Nothing,
-            Leased::Drained => Leased::Drained,
-        }
-    }
-}
-
-/// Leases the batch, for as long as the database is away trying again.
-async fn lease(shared: &Shared, batch: BatchRef) -> Leased<Box<Lease>> {
-    let app = &shared.app;
-    let mut back_off = FIRST_BACK_OFF;
-    while !shared.drain.is_cancelled() {
-        let now = app.now();
-        let until = now + app.settings.lease_millis();
-        let claim = Claim { batch, token: app.ids.number(now), until };
-        match app.store.lease(claim, now).await {
-            Ok(Leasing::Leased(lease)) => return Leased::Yes(lease),
-            Ok(Leasing::Nothing) => return Leased::Nothing,
-            Ok(Leasing::Broke) => {
-                tracing::info!(task = %batch.task, "task paused: the balance is empty");
-                return Leased::Nothing;
-            }
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%error, ?batch, "not leased yet; trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(back_off) => {}
-                    () = shared.drain.cancelled() => {}
-                }
-                back_off = (back_off * 2).min(LAST_BACK_OFF);
-            }
-            Err(error) => {
-                tracing::error!(%error, ?batch, "cannot lease");
-                return Leased::Nothing;
-            }
-        }
-    }
-    Leased::Drained
 }
 
 async fn work(

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::leaser::Leaser;
 use crate::leases::Leases;
 use crate::processor::{Shared, process};
 use crate::settler::Settler;
@@ -125,6 +126,7 @@ pub async fn run(
         provider,
         permits: Arc::new(Semaphore::new(concurrency)),
         backlog: Backlog::new(AHEAD * app.settings.batch_size as usize),
+        leaser: Leaser::start(app.clone(), drain.clone()),
         leases: leases.clone(),
         stops: stops.clone(),
         settler,
@@ -165,14 +167,7 @@ async fn supervise(app: &App, name: &str, context: &Context, drain: &Cancellatio
     let deliveries = Arc::new(Mutex::new(app.queue.deliveries(name.to_owned())));
     let mut generation = 0;
     while !drain.is_cancelled() {
-        let jobs = jobs(deliveries.clone(), context.shared.clone());
-        let worker = WorkerBuilder::new(format!("{name}-{generation}").as_str())
-            .backend(jobs)
-            .data(context.clone())
-            .catch_panic()
-            .concurrency(app.settings.worker_concurrency.max(64))
-            .build(handle);
-        let mut events = std::pin::pin!(worker.stream());
+        let mut events = build(&format!("{name}-{generation}"), deliveries.clone(), context);
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -189,6 +184,22 @@ async fn supervise(app: &App, name: &str, context: &Context, drain: &Cancellatio
         generation += 1;
         tokio::time::sleep(BACK_OFF).await;
     }
+}
+
+/// The apalis worker over a stream of deliveries, as the stream of its events.
+fn build(
+    name: &str,
+    deliveries: Arc<Mutex<BoxStream<'static, Delivery>>>,
+    context: &Context,
+) -> BoxStream<'static, Result<Event, apalis::prelude::WorkerError>> {
+    WorkerBuilder::new(name)
+        .backend(jobs(deliveries, context.shared.clone()))
+        .data(context.clone())
+        .catch_panic()
+        .concurrency(context.shared.app.settings.worker_concurrency.max(64))
+        .build(handle)
+        .stream()
+        .boxed()
 }
 
 /// Deliveries, each taken only while a permit is free and the backlog has room.

@@ -15,9 +15,7 @@ use listmill_shared::store::accounts::KeyChange;
 use serde_json::{Value, json};
 
 use super::{Context, make_key, open};
-use crate::args::{
-    AccountCommand, AdminArgs, AdminCommand, CreditsCommand, IpCommand, KeyCommand,
-};
+use crate::args::{AccountCommand, AdminArgs, AdminCommand, CreditsCommand, IpCommand, KeyCommand};
 use crate::output::{Output, grouped, signed};
 
 /// Keys read in one go.
@@ -59,7 +57,8 @@ async fn create_account(
     admin: bool,
 ) -> Result<()> {
     ensure!(
-        email.len() <= 254 && email.split_once('@').is_some_and(|(l, d)| !l.is_empty() && !d.is_empty()),
+        email.len() <= 254
+            && email.split_once('@').is_some_and(|(l, d)| !l.is_empty() && !d.is_empty()),
         "{email:?} is no e-mail address"
     );
     ensure!(password != Some(""), "the password is empty; leave --password out for none");
@@ -218,7 +217,11 @@ async fn ip(app: &App, out: &Output, command: IpCommand) -> Result<()> {
         IpCommand::List => {
             let blocks = app.store.ip_blocks().await?;
             out.object(&json!({ "blocked": blocks }))?;
-            out.say(if blocks.is_empty() { String::from("nothing is blocked") } else { blocks.join("\n") });
+            out.say(if blocks.is_empty() {
+                String::from("nothing is blocked")
+            } else {
+                blocks.join("\n")
+            });
             return Ok(());
         }
     };

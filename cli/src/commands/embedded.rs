@@ -55,13 +55,14 @@ impl Embedded {
     /// Drains both and waits for them, no longer than the grace allows.
     pub async fn stop(mut self) -> Result<()> {
         self.drain.cancel();
+        let patience = self.grace + SLACK;
         let all = async {
             while !self.halves.is_empty() {
                 self.ended().await?;
             }
             Ok(())
         };
-        match tokio::time::timeout(self.grace + SLACK, all).await {
+        match tokio::time::timeout(patience, all).await {
             Ok(done) => done,
             Err(_) => {
                 tracing::warn!("connections were still open after the grace; they are cut");

@@ -49,92 +49,77 @@ pub struct Held {
 struct Claimed {
     first_seq: i64,
     addresses: i32,
-    chargeable: i32,
     attempt: i32,
-    charged: i64,
-    refunded: i64,
+    held: i64,
     processed: i64,
     payload: Vec<u8>,
 }
 
+/// A batch claimed in this transaction; `row.held` is what it wants, then what it got.
+struct Taken {
+    /// Which of the claims.
+    at: usize,
+    account: AccountId,
+    row: Claimed,
+}
+
+impl Taken {
+    /// Is there something to do without credits?
+    fn has_free_work(&self) -> bool {
+        i64::from(self.row.addresses) > self.row.processed + self.row.held
+    }
+}
+
 impl Store {
-    /// Leases a batch and holds credits for it: as many as its unfinished chargeable addresses
-    /// need, or as the balance has.
-    pub async fn lease(&self, claim: Claim, now: Millis) -> Result<Leasing> {
-        const TASK: &str = "SELECT account_id, status FROM tasks WHERE id = $1";
-        const START: &str = "UPDATE tasks SET status = 'running', started_at = COALESCE(started_at, $2)
-            WHERE id = $1 AND status = 'queued'";
-        const CLAIM: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3,
-                due_at = $4, attempt = attempt + 1
-            WHERE task_id = $1 AND no = $2 AND state IN (0, 1)
-            RETURNING first_seq, addresses, chargeable, attempt, charged, refunded,
-                deliverable + undeliverable + risky + unknown AS processed, payload";
-        const HOLD: &str = "UPDATE batches SET held = $4
-            WHERE task_id = $1 AND no = $2 AND lease_token = $3";
-        let BatchRef { task, no } = claim.batch;
-        let mut tx = self.begin().await?;
-        let found: Option<(AccountId, String)> =
-            on!(&mut tx, c => sqlx::query_as(TASK).bind(task).fetch_optional(c).await)?;
-        let Some((account, status)) = found else { return Ok(Leasing::Nothing) };
-        match status.parse() {
-            Ok(TaskStatus::Queued) => {
-                on!(&mut tx, c => sqlx::query(START).bind(task).bind(now)
-                    .execute(c).await.map(|_| ()))?;
-            }
-            Ok(TaskStatus::Running) => {}
-            _ => {
-                drop(tx);
-                self.unqueue(claim.batch).await?;
-                return Ok(Leasing::Nothing);
+    /// Leases batches and holds credits for them: as many as their unfinished chargeable addresses
+    /// need, or as the balances have. Answers in the order of the claims.
+    pub async fn lease(&self, claims: &[Claim], now: Millis) -> Result<Vec<Leasing>> {
+        let mut leasings: Vec<Leasing> = claims.iter().map(|_| Leasing::Nothing).collect();
+        let mut order: Vec<usize> = (0..claims.len()).collect();
+        order.sort_by_key(|&at| claims[at].batch);
+        let mut tx = self.begin_unsynced().await?;
+        let (mut taken, mut idle) = (Vec::new(), Vec::new());
+        let mut known: Option<(TaskId, Option<AccountId>)> = None;
+        for at in order {
+            let batch = claims[at].batch;
+            let payer = match known {
+                Some((task, payer)) if task == batch.task => payer,
+                _ => start_task(&mut tx, batch.task, now).await?,
+            };
+            known = Some((batch.task, payer));
+            match payer {
+                None => idle.push(batch),
+                Some(account) => {
+                    if let Some(row) = claim_batch(&mut tx, &claims[at]).await? {
+                        taken.push(Taken { at, account, row });
+                    }
+                }
             }
         }
-        let claimed: Option<Claimed> = on!(&mut tx, c => sqlx::query_as(CLAIM)
-            .bind(task).bind(no).bind(claim.token).bind(claim.until)
-            .fetch_optional(c).await)?;
-        let Some(claimed) = claimed else { return Ok(Leasing::Nothing) };
-        let want = i64::from(claimed.chargeable) - claimed.charged - claimed.refunded;
-        let free = i64::from(claimed.addresses) - claimed.processed - want;
-        let mut held = 0;
-        if want > 0 {
-            let (taken, after) = take_up_to(&mut tx, account, Kind::Email, want).await?;
-            if taken == 0 && free == 0 {
-                drop(tx);
-                self.pause_broke(task).await?;
-                return Ok(Leasing::Broke);
-            }
-            held = taken;
-            if taken > 0 {
-                let rows = on!(&mut tx, c => sqlx::query(HOLD)
-                    .bind(task).bind(no).bind(claim.token).bind(held)
-                    .execute(c).await.map(|r| r.rows_affected()))?;
-                expect_rows("hold", rows, 1)?;
-                let movement = Movement {
-                    account,
-                    kind: Kind::Email,
-                    entry: EntryType::Hold,
-                    amount: held,
-                    task: Some(task),
-                    step: Some(claim.token),
-                    note: None,
-                };
-                record(&mut tx, &movement, after, now).await?;
+        // Accounts come last, in one order for everybody.
+        taken.sort_by_key(|one| (one.account, claims[one.at].batch));
+        let mut broke = Vec::new();
+        for of_account in taken.chunk_by_mut(|a, b| a.account == b.account) {
+            broke.extend(hold(&mut tx, claims, of_account, now).await?);
+        }
+        for one in taken {
+            if broke.contains(&one.at) {
+                leasings[one.at] = Leasing::Broke;
+            } else {
+                let lease = into_lease(&mut tx, &claims[one.at], one).await?;
+                leasings[lease.0] = Leasing::Leased(Box::new(lease.1));
             }
         }
-        let done = match claimed.processed {
-            0 => Vec::new(),
-            _ => finished(&mut tx, task, claimed.first_seq, claimed.addresses).await?,
-        };
         tx.commit().await?;
-        Ok(Leasing::Leased(Box::new(Lease {
-            batch: claim.batch,
-            account,
-            token: claim.token,
-            first_seq: claimed.first_seq,
-            payload: claimed.payload,
-            held,
-            done,
-            attempt: claimed.attempt,
-        })))
+        for batch in idle {
+            self.unqueue(batch).await?;
+        }
+        let mut tasks: Vec<TaskId> = broke.iter().map(|&at| claims[at].batch.task).collect();
+        tasks.dedup();
+        for task in tasks {
+            self.pause_broke(task).await?;
+        }
+        Ok(leasings)
     }
 
     /// A message came for a batch whose task stands still: it waits for the window again.
@@ -163,7 +148,7 @@ impl Store {
         let mut lost = Vec::new();
         // One short transaction each: never more than one row lock at a time.
         for lease in leases {
-            let mut tx = self.begin().await?;
+            let mut tx = self.begin_unsynced().await?;
             let rows = on!(&mut tx, c => sqlx::query(SQL)
                 .bind(lease.batch.task).bind(lease.batch.no).bind(lease.token).bind(until)
                 .execute(c).await.map(|r| r.rows_affected()))?;
@@ -195,6 +180,112 @@ impl Store {
         tx.commit().await?;
         Ok(sent)
     }
+}
+
+/// Who pays for a task, if it is active; its first lease makes it `running`.
+async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<AccountId>> {
+    const TASK: &str = "SELECT account_id, status FROM tasks WHERE id = $1";
+    const START: &str = "UPDATE tasks SET status = 'running', started_at = COALESCE(started_at, $2)
+        WHERE id = $1 AND status = 'queued'";
+    let found: Option<(AccountId, String)> =
+        on!(&mut *tx, c => sqlx::query_as(TASK).bind(task).fetch_optional(c).await)?;
+    let Some((account, status)) = found else { return Ok(None) };
+    match status.parse() {
+        Ok(TaskStatus::Queued) => {
+            on!(tx, c => sqlx::query(START).bind(task).bind(now).execute(c).await.map(|_| ()))?;
+            Ok(Some(account))
+        }
+        Ok(TaskStatus::Running) => Ok(Some(account)),
+        _ => Ok(None),
+    }
+}
+
+/// Takes the lease, wanting credits for every unfinished chargeable address.
+async fn claim_batch(tx: &mut Tx, claim: &Claim) -> Result<Option<Claimed>> {
+    const SQL: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3, due_at = $4,
+            attempt = attempt + 1, held = chargeable - charged - refunded
+        WHERE task_id = $1 AND no = $2 AND state IN (0, 1)
+        RETURNING first_seq, addresses, attempt, held,
+            deliverable + undeliverable + risky + unknown AS processed, payload";
+    Ok(on!(tx, c => sqlx::query_as(SQL)
+        .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token).bind(claim.until)
+        .fetch_optional(c).await)?)
+}
+
+/// Holds credits for claimed batches of one account, first come first served. A batch that gets
+/// none, and has nothing free to do, is put back; returns which of the claims those are.
+async fn hold(
+    tx: &mut Tx,
+    claims: &[Claim],
+    taken: &mut [Taken],
+    now: Millis,
+) -> Result<Vec<usize>> {
+    const LESS: &str = "UPDATE batches SET held = $4
+        WHERE task_id = $1 AND no = $2 AND lease_token = $3";
+    const BACK: &str = "UPDATE batches SET held = $4, state = 0, lease_token = NULL,
+            attempt = attempt - 1
+        WHERE task_id = $1 AND no = $2 AND lease_token = $3";
+    let want: i64 = taken.iter().map(|one| one.row.held).sum();
+    let Some(account) = taken.first().map(|one| one.account).filter(|_| want > 0) else {
+        return Ok(Vec::new());
+    };
+    let (mut left, after) = take_up_to(tx, account, Kind::Email, want).await?;
+    let mut balance = after + left;
+    let mut broke = Vec::new();
+    for of_task in taken.chunk_by_mut(|a, b| claims[a.at].batch.task == claims[b.at].batch.task) {
+        let mut amount = 0;
+        for one in of_task.iter_mut() {
+            let (claim, wanted, free) = (&claims[one.at], one.row.held, one.has_free_work());
+            one.row.held = wanted.min(left);
+            left -= one.row.held;
+            amount += one.row.held;
+            let back = wanted > 0 && one.row.held == 0 && !free;
+            if back {
+                broke.push(one.at);
+            }
+            if one.row.held < wanted {
+                let sql = if back { BACK } else { LESS };
+                let rows = on!(&mut *tx, c => sqlx::query(sql)
+                    .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token)
+                    .bind(one.row.held).execute(c).await.map(|r| r.rows_affected()))?;
+                expect_rows("hold less", rows, 1)?;
+            }
+        }
+        if amount > 0 {
+            balance -= amount;
+            let claim = &claims[of_task[0].at];
+            let movement = Movement {
+                account,
+                kind: Kind::Email,
+                entry: EntryType::Hold,
+                amount,
+                task: Some(claim.batch.task),
+                step: Some(claim.token),
+                note: None,
+            };
+            record(tx, &movement, balance, now).await?;
+        }
+    }
+    Ok(broke)
+}
+
+async fn into_lease(tx: &mut Tx, claim: &Claim, taken: Taken) -> Result<(usize, Lease)> {
+    let row = taken.row;
+    let done = match row.processed {
+        0 => Vec::new(),
+        _ => finished(tx, claim.batch.task, row.first_seq, row.addresses).await?,
+    };
+    let lease = Lease {
+        batch: claim.batch,
+        account: taken.account,
+        token: claim.token,
+        first_seq: row.first_seq,
+        payload: row.payload,
+        held: row.held,
+        done,
+        attempt: row.attempt,
+    };
+    Ok((taken.at, lease))
 }
 
 /// Moves up to `most` pending batches of an active task to `queued`.

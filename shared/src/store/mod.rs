@@ -284,6 +284,18 @@ impl Store {
         })
     }
 
+    /// Opens a transaction whose commit need not have reached the disk when it returns: a crash of
+    /// the database may undo it, along with all that came after it. Right for what nobody outside
+    /// is told (leases, messages): the sweeper repairs it.
+    pub async fn begin_unsynced(&self) -> Result<Tx> {
+        match self {
+            Store::Pg(pool) => Ok(Tx::Pg(
+                pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off").await?,
+            )),
+            Store::Lite { .. } => self.begin().await,
+        }
+    }
+
     /// Opens a transaction that reads one snapshot.
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(match self {

@@ -135,6 +135,29 @@ impl Store {
         Ok(found)
     }
 
+    /// The first `seq` that may lack a result: below it there is no gap. For pages of a task that
+    /// has not ended, where results come out of order.
+    pub async fn first_gap(&self, task: TaskId) -> Result<i64> {
+        const OPEN: &str = "SELECT MIN(first_seq) FROM batches WHERE task_id = $1 AND no IN (
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 0),
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)))";
+        // More than a batch can have; a run that is longer is only known that far.
+        const RUN: &str = "SELECT seq FROM results WHERE task_id = $1 AND seq >= $2
+            ORDER BY seq LIMIT 5000";
+        let open: Option<i64> =
+            read!(self, c => sqlx::query_scalar(OPEN).bind(task).fetch_one(c).await)?;
+        let Some(mut gap) = open else { return Ok(i64::MAX) };
+        let run: Vec<i64> =
+            read!(self, c => sqlx::query_scalar(RUN).bind(task).bind(gap).fetch_all(c).await)?;
+        for seq in run {
+            if seq != gap {
+                break;
+            }
+            gap += 1;
+        }
+        Ok(gap)
+    }
+
     /// The block of submitted rows numbered `no`; `None` after the last.
     pub async fn task_rows(&self, task: TaskId, no: i32) -> Result<Option<Vec<u8>>> {
         const SQL: &str = "SELECT payload FROM task_rows WHERE task_id = $1 AND no = $2";

@@ -10,6 +10,7 @@ use super::on_both_engines;
 use super::world::World;
 
 on_both_engines!(
+    several_at_once_share_what_there_is,
     one_of_many_gets_the_batch,
     holds_no_more_than_the_balance,
     never_below_zero_with_many_at_once,
@@ -27,6 +28,30 @@ async fn one_of_many_gets_the_batch(world: World) {
     assert_eq!(winners, 1, "{leased:?}");
     assert_eq!(world.balance().await, 90, "held once");
     assert_eq!(world.task(task).await.status, TaskStatus::Running);
+    world.check_books().await;
+}
+
+async fn several_at_once_share_what_there_is(world: World) {
+    world.grant(25).await;
+    let first = world.people(20).await;
+    world.app.clock.advance(1);
+    let tasks = [first, world.people(20).await];
+    let claims: Vec<_> =
+        [(1, 1), (0, 0), (1, 0), (0, 1)].map(|(t, no)| BatchRef { task: tasks[t], no }).to_vec();
+    let claims: Vec<_> = claims.into_iter().map(|batch| world.claim(batch)).collect();
+    let leasings = world.app.store.lease(&claims, world.app.now()).await.expect("lease");
+    let held: Vec<Option<i64>> = leasings
+        .iter()
+        .map(|leasing| match leasing {
+            Leasing::Leased(lease) => Some(lease.held),
+            Leasing::Broke => None,
+            Leasing::Nothing => panic!("all of them were free: {leasings:?}"),
+        })
+        .collect();
+    assert_eq!(held, [None, Some(10), Some(5), Some(10)], "first task first");
+    assert_eq!(world.balance().await, 0);
+    assert_eq!(world.task(tasks[0]).await.status, TaskStatus::Running);
+    assert_eq!(world.task(tasks[1]).await.status, TaskStatus::Paused);
     world.check_books().await;
 }
 

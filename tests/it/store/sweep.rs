@@ -49,7 +49,7 @@ async fn a_lost_message_is_sent_again(world: World) {
 
 async fn the_window_is_filled_and_never_overfilled(world: World) {
     world.grant(1_000).await;
-    let task = world.people(300).await;
+    world.people(300).await;
     let window = world.app.window().await.expect("window");
     let filled =
         join_all((0..4).map(|_| world.app.store.fill_windows(window + 3, 10, START + TTL))).await;

@@ -99,7 +99,8 @@ impl World {
 
     pub async fn try_lease(&self, task: TaskId, no: i32) -> Leasing {
         let claim = self.claim(BatchRef { task, no });
-        self.app.store.lease(claim, self.app.now()).await.expect("lease")
+        let mut leasings = self.app.store.lease(&[claim], self.app.now()).await.expect("lease");
+        leasings.remove(0)
     }
 
     pub async fn lease(&self, task: TaskId, no: i32) -> Lease {

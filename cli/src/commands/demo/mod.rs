@@ -103,6 +103,12 @@ pub async fn run(context: Context, args: DemoArgs) -> Result<ExitCode> {
         }
     };
     let told = context.shutdown.or_interrupted(show).await;
+    if args.keep && told.is_ok() {
+        tokio::select! {
+            () = context.shutdown.drain.cancelled() => {}
+            ended = server.ended() => ended?,
+        }
+    }
     let stopped = server.stop().await;
     app.store.close().await;
     let held = told?;
@@ -136,8 +142,8 @@ async fn tell(context: &Context, args: &DemoArgs, app: App, url: &str) -> Result
     ));
     let mut checks = Checks::default();
     let story = play(out, &stage, &mut checks).await?;
-    let rows = download(&stage, &story.task, &args.output).await?;
-    out.say(format!("6. Results: {} ({} kB)\n", args.output.display(), rows / 1024));
+    let size = download(&stage, &story.task, &args.output).await?;
+    out.say(format!("6. Results: {} ({} kB)\n", args.output.display(), size / 1024));
     let report = Report::gather(&stage.client, &story.task, &stage.key_b.1).await?;
     let books = stage.app.store.books(Some(stage.account)).await?;
     report.check(&story.task, &mut checks);
@@ -181,7 +187,6 @@ async fn tell(context: &Context, args: &DemoArgs, app: App, url: &str) -> Result
     if args.keep {
         out.say(format!("\nThe server stays up at {url} (docs: {url}/docs) until Ctrl-C; key B:"));
         out.say(format!("  {}", stage.key_b.1));
-        context.shutdown.drain.cancelled().await;
     }
     Ok(checks.hold())
 }
@@ -222,7 +227,9 @@ async fn play(out: &Output, stage: &Stage, checks: &mut Checks) -> Result<Story>
             let path = format!("/v1/tasks/{}", task.id);
             // The very next request, with nothing in between.
             let answer = client.call(Method::GET, &path, key_a).await?;
-            bar.say(&format!("3. At {revoked_at} %, key A is revoked: POST /v1/keys/{id_a}/disable"));
+            bar.say(&format!(
+                "3. At {revoked_at} %, key A is revoked: POST /v1/keys/{id_a}/disable"
+            ));
             bar.say(&format!("4. Key A polls: {} {}", answer.status, answer.body.trim()));
             bar.say("5. Key B polls from here on; the task belongs to the account and goes on");
             refused = Some(answer);

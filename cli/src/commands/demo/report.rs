@@ -14,8 +14,8 @@ use crate::client::{Client, TaskView};
 use crate::commands::admin::show_books;
 use crate::output::{Output, grouped, signed};
 
-/// Results or ledger entries asked for at once.
-const PAGE: u32 = 100;
+/// Ledger entries and results asked for at once.
+const PAGE: u32 = 1_000;
 const RESULTS_PAGE: u32 = 10_000;
 /// Ledger entries shown.
 const SHOWN: usize = 4;
@@ -62,13 +62,14 @@ impl Report {
 
     /// Neither unknown nor free.
     fn definitive(&self) -> u64 {
-        let definitive = |status: &str, reason: &str| status != "unknown" && reason != "invalid_syntax";
+        let definitive =
+            |status: &str, reason: &str| status != "unknown" && reason != "invalid_syntax";
         self.verdicts.iter().filter(|((s, r, _), _)| definitive(s, r)).map(|(_, n)| n).sum()
     }
 
     fn sum(&self, entry: &str) -> i64 {
         let of_type = self.ledger.iter().filter(|row| row["type"] == entry);
-        of_type.filter_map(|row| row["amount"].as_i64()).map(i64::abs).sum()
+        of_type.filter_map(|row| number(row, "amount")).map(i64::abs).sum()
     }
 
     /// Everything, for people.
@@ -92,7 +93,7 @@ impl Report {
         let head = ["AT", "TYPE", "CREDITS", "BALANCE AFTER"];
         let mut rows = vec![head.map(String::from).to_vec()];
         rows.extend(self.ledger.iter().take(SHOWN).map(|row| {
-            let number = |field: &str| row[field].as_i64().map_or_else(|| String::from("?"), signed);
+            let number = |field: &str| number(row, field).map_or_else(|| String::from("?"), signed);
             let text = |field: &str| row[field].as_str().unwrap_or("?").to_owned();
             vec![text("created_at"), text("type"), number("amount"), number("balance_after")]
         }));
@@ -109,9 +110,7 @@ impl Report {
 
     /// Verdicts, for programs.
     pub fn verdicts_object(&self) -> Vec<Value> {
-        let row = |((status, reason, credit), n): (&(String, String, String), &u64)| {
-            json!({ "status": status, "reason": reason, "credit": credit, "addresses": n })
-        };
+        let row = |((status, reason, credit), n): (&(String, String, String), &u64)| json!({ "status": status, "reason": reason, "credit": credit, "addresses": n });
         self.verdicts.iter().map(row).collect()
     }
 
@@ -125,4 +124,9 @@ impl Report {
             "refunded": self.sum("refund"),
         })
     }
+}
+
+/// A whole number, also when written as `5.0`.
+fn number(row: &Value, field: &str) -> Option<i64> {
+    row[field].as_f64().map(|number| number as i64)
 }

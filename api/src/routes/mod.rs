@@ -1,0 +1,164 @@
+//! The routes, each described where it is handled.
+
+pub mod credits;
+pub mod download;
+pub mod events;
+pub mod keys;
+pub mod legacy;
+pub mod results;
+pub mod submit;
+pub mod tasks;
+pub mod verifications;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, response::Redirect};
+use listmill_shared::app::App;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::Api;
+use crate::gate::gate;
+use crate::health::{self, observe};
+use crate::openapi::Document;
+use crate::problem::{self, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, plain};
+
+/// Everything that the API process serves.
+pub fn router(api: Api) -> Router {
+    let (own, mut document) = own_routes().split_for_parts();
+    let (seed, of_seed) = seed_routes().split_for_parts();
+    let (health, of_health) = health_routes().split_for_parts();
+    document.merge(of_seed);
+    document.merge(of_health);
+    // The gate stands before every method of a known route; an unknown route has no gate.
+    let gate = from_fn_with_state(api.clone(), gate);
+    let own = own.method_not_allowed_fallback(wrong_method).route_layer(gate.clone());
+    let seed =
+        seed.method_not_allowed_fallback(wrong_method).route_layer(gate).layer(from_fn(plain));
+    Router::new()
+        .merge(own)
+        .merge(seed)
+        .with_state(api.clone())
+        .merge(health.with_state(api.app.clone()))
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .route("/docs/problems", get(problem::page))
+        .route("/", get(front_page))
+        .route("/favicon.ico", get(|| async { Redirect::permanent("/docs/favicon-32x32.png") }))
+        .fallback(unknown_route)
+        .layer(from_fn(observe))
+}
+
+/// The three pages of a worker process.
+pub fn health_router(app: App) -> Router {
+    let (router, _) = health_routes().split_for_parts();
+    router.with_state(app).fallback(unknown_route).layer(from_fn(observe))
+}
+
+fn own_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(submit::submit, tasks::list))
+        .routes(routes!(tasks::show, tasks::erase))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::pause))
+        .routes(routes!(tasks::resume))
+        .routes(routes!(results::results))
+        .routes(routes!(events::events))
+        .routes(routes!(verifications::verify))
+        .routes(routes!(credits::credits))
+        .routes(routes!(credits::ledger))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::show, keys::delete))
+        .routes(routes!(keys::disable))
+        .routes(routes!(keys::enable))
+}
+
+fn seed_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(legacy::verify_single))
+        .routes(routes!(legacy::verify_bulk))
+        .routes(routes!(legacy::get_results))
+}
+
+fn health_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics_page))
+}
+
+async fn front_page() -> Html<&'static str> {
+    Html(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Listmill</title>\
+         <h1>Listmill</h1><p>Bulk e-mail verification. <a href=\"/docs\">API documentation</a>, \
+         <a href=\"/openapi.json\">OpenAPI document</a>.</html>",
+    )
+}
+
+async fn unknown_route(request: Request) -> Response {
+    let path = request.uri().path();
+    let problem = Problem::new(NOT_FOUND, "The routes are listed at /docs.");
+    if path.starts_with("/api/") { problem.into_plain() } else { problem.into_response() }
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(METHOD_NOT_ALLOWED, "The header Allow lists the methods that it takes.")
+}
+
+/// An answer of JSON that was written already.
+pub fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let kind = axum::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(axum::http::header::CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Building the document walks every route and schema.
+    #[test]
+    fn the_document_holds_the_routes() {
+        let (_, mut document) = own_routes().split_for_parts();
+        document.merge(seed_routes().split_for_parts().1);
+        document.merge(health_routes().split_for_parts().1);
+        let document = serde_json::to_value(&document).unwrap();
+        let has = |method: &str, path: &str| document["paths"][path].get(method).is_some();
+        for (method, path) in [
+            ("post", "/v1/tasks"),
+            ("get", "/v1/tasks"),
+            ("delete", "/v1/tasks/{id}"),
+            ("get", "/v1/tasks/{id}/events"),
+            ("post", "/v1/keys/{id}/disable"),
+            ("post", "/api/verify-bulk"),
+            ("get", "/api/get-results/{task_id}"),
+            ("get", "/readyz"),
+        ] {
+            assert!(has(method, path), "{method} {path}");
+        }
+        for reference in references(&document) {
+            let pointer = reference.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    fn references(value: &serde_json::Value) -> Vec<String> {
+        match value {
+            serde_json::Value::Object(map) => map
+                .iter()
+                .flat_map(|(name, value)| match value.as_str() {
+                    Some(text) if name == "$ref" => vec![text.to_owned()],
+                    _ => references(value),
+                })
+                .collect(),
+            serde_json::Value::Array(list) => list.iter().flat_map(references).collect(),
+            _ => Vec::new(),
+        }
+    }
+}

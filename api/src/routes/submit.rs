@@ -1,0 +1,445 @@
+//! Receiving lists: every media type comes down to a [`Plan`] and a stream of bytes.
+
+use std::io;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use listmill_shared::app::submit::read::Format;
+use listmill_shared::app::submit::{Accepted, Answer, Submission};
+use listmill_shared::domain::clock::Millis;
+use listmill_shared::domain::task::{Submitted, Task};
+use listmill_shared::store::idempotency::RequestKey;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+use utoipa::{IntoParams, ToSchema};
+
+use super::json;
+use crate::Api;
+use crate::extract::{MediaType, Params, flag, linger};
+use crate::gate::Caller;
+use crate::idempotency::{self, REPLAYED};
+use crate::openapi::{self, Bad, Conflict, Gate, Poor};
+use crate::problem::{Problem, TOO_MANY_SUBMISSIONS, UNSUPPORTED_ENCODING, UNSUPPORTED_MEDIA_TYPE};
+use crate::view::{TaskView, to_json};
+
+mod form;
+
+/// Characters of a task's name.
+const NAME: usize = 200;
+
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SubmitParams {
+    /// A name for the task, up to 200 characters. A name in a JSON body wins.
+    name: Option<String>,
+    /// CSV: the column with the addresses, by its header (any case) or its number from 1. Found out
+    /// unless given.
+    column: Option<String>,
+    /// CSV: the delimiter, one character, or `tab`. Found out among comma, semicolon, tab and `|`
+    /// unless given.
+    delimiter: Option<String>,
+    /// Run until the credits end, pause, and go on by itself after a top-up, instead of refusing a
+    /// list that costs more than there is.
+    #[param(value_type = Option<bool>)]
+    allow_partial: Option<String>,
+    /// Count and price only; nothing is stored.
+    #[param(value_type = Option<bool>)]
+    dry_run: Option<String>,
+}
+
+/// A list as JSON.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what app::submit::read::json reads")]
+pub struct ListBody {
+    /// The addresses.
+    #[schema(example = json!(["anna@example.com", "bert@example.com"]))]
+    emails: Vec<String>,
+    /// A name for the task, up to 200 characters.
+    name: Option<String>,
+    /// As the query parameter.
+    allow_partial: Option<bool>,
+}
+
+/// What a list would come to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DryRun {
+    /// Always true.
+    dry_run: bool,
+    /// What the list holds.
+    counts: DryCounts,
+    /// What it would cost at most.
+    cost: Cost,
+    /// What may be spent.
+    balance: i64,
+    /// Whether the balance covers the cost.
+    sufficient: bool,
+}
+
+/// What a list holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DryCounts {
+    /// Rows with an address.
+    submitted: i64,
+    /// Distinct addresses.
+    unique: i64,
+    /// Rows that repeat an address.
+    duplicates: i64,
+    /// Distinct addresses with broken syntax.
+    invalid_syntax: i64,
+}
+
+/// What a list costs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Cost {
+    /// One for each distinct address with correct syntax; unknown verdicts are given back.
+    credits: i64,
+}
+
+impl DryRun {
+    fn new(submitted: Submitted, balance: i64) -> Self {
+        let credits = submitted.chargeable();
+        Self {
+            dry_run: true,
+            counts: DryCounts {
+                submitted: submitted.submitted,
+                unique: submitted.unique,
+                duplicates: submitted.duplicates,
+                invalid_syntax: submitted.invalid_syntax,
+            },
+            cost: Cost { credits },
+            balance,
+            sufficient: credits <= balance,
+        }
+    }
+}
+
+/// Submit a list
+///
+/// The body is the list, streamed, up to 10,000,000 addresses:
+///
+/// - `application/json`: an object with `emails`;
+/// - `text/csv` or `text/tab-separated-values`: with or without a header; quoted fields may hold
+///   delimiters and line breaks;
+/// - `text/plain`: one address a line;
+/// - `application/x-ndjson` (or `application/jsonl`): per line a JSON string, or an object with
+///   `email`;
+/// - `multipart/form-data`: the list in the field `file`, whose content type or file name
+///   (`.csv .tsv .txt .ndjson .jsonl .json`, each also with `.gz`) says what it is. Fields named as
+///   the query parameters may stand **before** it; what stands behind it is not read.
+///
+/// `Content-Encoding: gzip` is taken for all but forms. Text is UTF-8, with or without a byte order
+/// mark. Nothing of a refused list is stored or charged; `detail` says where the fault is.
+///
+/// Repeated addresses (domain in any case) are verified and charged once.
+#[utoipa::path(post, path = "/v1/tasks", tag = "tasks",
+    params(SubmitParams,
+        ("Idempotency-Key" = Option<String>, Header, description = "See the introduction.")),
+    request_body(description = "The list.", content(
+        (ListBody = "application/json"),
+        (String = "text/csv"),
+        (String = "text/plain"),
+        (String = "application/x-ndjson"),
+        (form::ListForm = "multipart/form-data"),
+    )),
+    responses(
+        (status = 201, description = "The task, accepted.", body = TaskView<'static>,
+            headers(("Location" = String, description = "Where the task is."))),
+        (status = 200, description = "With `dry_run`: what the list would come to.", body = DryRun),
+        (status = 408, description = "The body stopped arriving.", body = openapi::Problem,
+            content_type = "application/problem+json"),
+        (status = 413, description = "The list is too long or too large.",
+            body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Not a type, charset or encoding that is taken.",
+            body = openapi::Problem, content_type = "application/problem+json"),
+        Bad, Poor, Conflict, Gate))]
+pub async fn submit(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(params): Params<SubmitParams>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
+    let (permit, idempotency, kind) = match prepare(&api, headers) {
+        Ok(prepared) => prepared,
+        Err(problem) => {
+            linger(body).await;
+            return Err(problem);
+        }
+    };
+    let intake = Intake { api, caller, permit, idempotency, route: "POST /v1/tasks", answer };
+    if kind.essence == "multipart/form-data" {
+        return form::submit(intake, params, headers, body).await;
+    }
+    match Plan::new(&kind, headers, &params) {
+        Ok(plan) => intake.receive(plan, bytes_of(body)).await,
+        Err(problem) => {
+            linger(body).await;
+            Err(problem)
+        }
+    }
+}
+
+/// What is judged before the body is looked at.
+pub fn prepare(
+    api: &Api,
+    headers: &HeaderMap,
+) -> Result<(OwnedSemaphorePermit, Option<String>, MediaType), Problem> {
+    let idempotency = idempotency::key(headers)?;
+    let kind = MediaType::of(headers).ok_or_else(unsupported)?;
+    let permit = api.submissions.clone().try_acquire_owned().map_err(|_| {
+        Problem::new(
+            TOO_MANY_SUBMISSIONS,
+            "This server is receiving as many lists as it can. Please try again.",
+        )
+        .retry_after(5)
+    })?;
+    Ok((permit, idempotency, kind))
+}
+
+fn unsupported() -> Problem {
+    Problem::new(
+        UNSUPPORTED_MEDIA_TYPE,
+        "Send the list as application/json, text/csv, text/tab-separated-values, text/plain, \
+         application/x-ndjson or multipart/form-data, and say so in Content-Type.",
+    )
+}
+
+/// A body as the use-case takes it.
+pub fn bytes_of(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    body.into_data_stream().map(|piece| piece.map_err(io::Error::other))
+}
+
+/// How a list is to be read.
+#[derive(Debug)]
+pub struct Plan {
+    /// How it is written.
+    pub format: Format,
+    /// Whether it is packed.
+    pub gzip: bool,
+    /// What the task is called.
+    pub name: Option<String>,
+    /// Run until credits end.
+    pub allow_partial: bool,
+    /// Count only.
+    pub dry_run: bool,
+}
+
+impl Plan {
+    fn new(kind: &MediaType, headers: &HeaderMap, params: &SubmitParams) -> Result<Self, Problem> {
+        kind.require_utf8()?;
+        let format = format(&kind.essence, params)?.ok_or_else(unsupported)?;
+        Self::of(format, gzip(headers)?, params)
+    }
+
+    fn of(format: Format, gzip: bool, params: &SubmitParams) -> Result<Self, Problem> {
+        Ok(Self {
+            format,
+            gzip,
+            name: name(params.name.as_deref())?,
+            allow_partial: flag("allow_partial", params.allow_partial.as_deref())?,
+            dry_run: flag("dry_run", params.dry_run.as_deref())?,
+        })
+    }
+}
+
+/// The format that a media type stands for.
+fn format(essence: &str, params: &SubmitParams) -> Result<Option<Format>, Problem> {
+    let delimiter = delimiter(params.delimiter.as_deref())?;
+    let column = params.column.clone();
+    Ok(match essence {
+        "application/json" => Some(Format::Json),
+        "text/csv" | "application/csv" => Some(Format::Csv { column, delimiter }),
+        "text/tab-separated-values" => {
+            Some(Format::Csv { column, delimiter: delimiter.or(Some(b'\t')) })
+        }
+        "text/plain" => Some(Format::Text),
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines" => Some(Format::Ndjson),
+        _ => None,
+    })
+}
+
+fn delimiter(given: Option<&str>) -> Result<Option<u8>, Problem> {
+    match given.map(str::as_bytes) {
+        None | Some(b"") => Ok(None),
+        Some(b"tab" | b"\\t") => Ok(Some(b'\t')),
+        Some([one]) => Ok(Some(*one)),
+        Some(_) => Err(Problem::query("delimiter", "must be one ASCII character, or tab.")),
+    }
+}
+
+fn name(given: Option<&str>) -> Result<Option<String>, Problem> {
+    let Some(name) = given.map(str::trim).filter(|name| !name.is_empty()) else { return Ok(None) };
+    if name.chars().count() > NAME || name.contains(char::is_control) {
+        let want = format!("must be up to {NAME} characters, none of them a control character.");
+        return Err(Problem::query("name", want));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+/// Is the body packed with gzip?
+pub fn gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+    let mut all = headers.get_all(CONTENT_ENCODING).iter();
+    let first = all.next().map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
+    match (first.as_deref(), all.next()) {
+        (None | Some("" | "identity"), None) => Ok(false),
+        (Some("gzip" | "x-gzip"), None) => Ok(true),
+        _ => Err(Problem::new(
+            UNSUPPORTED_ENCODING,
+            "Only Content-Encoding: gzip (or none at all) is taken here.",
+        )),
+    }
+}
+
+/// A submission, but for its list.
+pub struct Intake {
+    /// Where it goes.
+    pub api: Api,
+    /// Whose it is.
+    pub caller: Caller,
+    /// Its place among those received at once.
+    pub permit: OwnedSemaphorePermit,
+    /// The client's key.
+    pub idempotency: Option<String>,
+    /// What the key belongs to.
+    pub route: &'static str,
+    /// How the task is answered.
+    pub answer: Answer,
+}
+
+impl Intake {
+    /// Receives the list and answers. In a task of its own: when the client hangs up, what has been
+    /// stored of its list is still put away.
+    pub async fn receive(
+        self,
+        plan: Plan,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Response, Problem> {
+        let Intake { api, caller, permit, idempotency, route, answer } = self;
+        // What else of the request decides what it does.
+        let rest = format!("{plan:?}");
+        let request = |key| RequestKey { account: caller.account, route: route.to_owned(), key };
+        let submission = Submission {
+            account: caller.account,
+            key: Some(caller.key),
+            idempotency: idempotency.filter(|_| !plan.dry_run).map(|key| (request(key), rest)),
+            format: plan.format,
+            gzip: plan.gzip,
+            name: plan.name,
+            allow_partial: plan.allow_partial,
+            dry_run: plan.dry_run,
+            answer,
+        };
+        let receiving = tokio::spawn(async move {
+            let accepted = api.app.submit(submission, body).await;
+            drop(permit);
+            accepted
+        });
+        match receiving.await {
+            Ok(accepted) => render(accepted?),
+            Err(error) => {
+                tracing::error!(%error, "submission panicked; answered 500");
+                Err(Problem::internal())
+            }
+        }
+    }
+}
+
+fn render(accepted: Accepted) -> Result<Response, Problem> {
+    match accepted {
+        Accepted::Counted { submitted, balance } => {
+            Ok(json(StatusCode::OK, to_json(&DryRun::new(submitted, balance))))
+        }
+        Accepted::Task { status, body, replayed, .. } => {
+            let location = location(&body);
+            let status = StatusCode::from_u16(status as u16).unwrap_or(StatusCode::OK);
+            let mut response = json(status, body);
+            if let (StatusCode::CREATED, Some(location)) = (status, location) {
+                response.headers_mut().insert(LOCATION, location);
+            }
+            if replayed {
+                response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// Where the task of an answer is; also for an answer that was remembered.
+fn location(body: &str) -> Option<HeaderValue> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let named: Named = serde_json::from_str(body).ok()?;
+    HeaderValue::from_str(&format!("/v1/tasks/{}", named.id)).ok()
+}
+
+fn answer(task: &Task, now: Millis) -> (i16, String) {
+    (201, TaskView::new(task, now).json())
+}
+
+/// The text of the header, for what reads it as a whole.
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_stand_for_formats() {
+        let params = SubmitParams { column: Some(String::from("mail")), ..Default::default() };
+        let of = |essence| format(essence, &params).unwrap();
+        assert_eq!(of("application/json"), Some(Format::Json));
+        assert_eq!(of("application/jsonl"), Some(Format::Ndjson));
+        assert_eq!(of("text/plain"), Some(Format::Text));
+        let column = params.column.clone();
+        assert_eq!(of("text/csv"), Some(Format::Csv { column: column.clone(), delimiter: None }));
+        let tab = Some(Format::Csv { column, delimiter: Some(b'\t') });
+        assert_eq!(of("text/tab-separated-values"), tab);
+        assert_eq!(of("application/xml"), None);
+    }
+
+    #[test]
+    fn parameters_have_their_bounds() {
+        assert_eq!(delimiter(Some("tab")).unwrap(), Some(b'\t'));
+        assert_eq!(delimiter(Some(";")).unwrap(), Some(b';'));
+        assert!(delimiter(Some("ab")).is_err());
+        assert_eq!(name(Some("  March ")).unwrap().as_deref(), Some("March"));
+        assert_eq!(name(Some(" ")).unwrap(), None);
+        assert!(name(Some("a\0b")).is_err());
+        assert!(name(Some(&"x".repeat(201))).is_err());
+    }
+
+    #[test]
+    fn only_gzip_is_unpacked() {
+        let of = |value: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(CONTENT_ENCODING, value.parse().unwrap());
+            }
+            gzip(&headers).ok()
+        };
+        assert_eq!(of(None), Some(false));
+        assert_eq!(of(Some("identity")), Some(false));
+        assert_eq!(of(Some("GZIP")), Some(true));
+        assert_eq!(of(Some("br")), None);
+        assert_eq!(of(Some("gzip, gzip")), None);
+    }
+
+    #[test]
+    fn a_task_is_where_its_answer_says() {
+        assert_eq!(location("{\"id\":\"task_1\",\"x\":2}").unwrap(), "/v1/tasks/task_1");
+        assert!(location("{\"task_id\":\"task_1\"}").is_none());
+    }
+}

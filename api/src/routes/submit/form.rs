@@ -1,0 +1,201 @@
+//! Lists in forms: `multipart/form-data`, read as it arrives.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures::StreamExt;
+use listmill_shared::app::submit::read::Format;
+use multer::{Constraints, Field, Multipart, SizeLimit};
+use utoipa::ToSchema;
+
+use super::{Intake, Plan, SubmitParams, content_type, format, gzip, name};
+use crate::extract::{MediaType, linger};
+use crate::problem::{
+    BODY_IDLE, INVALID_MULTIPART, Problem, UNSUPPORTED_ENCODING, UNSUPPORTED_MEDIA_TYPE,
+};
+
+/// Bytes of a field that is not the file.
+const FIELD: u64 = 4096;
+/// How long the end of a form, behind its file, is waited for.
+const TAIL: Duration = Duration::from_secs(1);
+const FIELDS: [&str; 5] = ["name", "column", "delimiter", "allow_partial", "dry_run"];
+
+/// A list as a form. The other fields, as the query parameters, must stand before the file.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the form")]
+pub struct ListForm {
+    /// A name for the task; the file's name unless given.
+    name: Option<String>,
+    /// CSV: the column with the addresses.
+    column: Option<String>,
+    /// CSV: the delimiter.
+    delimiter: Option<String>,
+    /// Run until the credits end.
+    allow_partial: Option<bool>,
+    /// Count and price only.
+    dry_run: Option<bool>,
+    /// The list.
+    #[schema(format = Binary)]
+    file: String,
+}
+
+/// Receives a form.
+pub async fn submit(
+    intake: Intake,
+    mut params: SubmitParams,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let boundary = match check(headers) {
+        Ok(boundary) => boundary,
+        Err(problem) => {
+            linger(body).await;
+            return Err(problem);
+        }
+    };
+    let limits =
+        FIELDS.iter().fold(SizeLimit::new(), |limits, field| limits.for_field(*field, FIELD));
+    let constraints = Constraints::new().size_limit(limits);
+    let mut form = Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    let idle = intake.api.app.settings.body_idle_timeout;
+    let found = find_file(&mut form, &mut params, idle).await;
+    let outcome = match found.and_then(|file| Ok((plan(&file, &params)?, file))) {
+        Ok((plan, file)) => {
+            intake.receive(plan, file.map(|piece| piece.map_err(io::Error::other))).await
+        }
+        Err(problem) => Err(problem),
+    };
+    // The rest is read for politeness; whether it ends changes nothing.
+    let rest = async { while let Ok(Some(_)) = form.next_field().await {} };
+    let _ = tokio::time::timeout(TAIL, rest).await;
+    outcome
+}
+
+fn check(headers: &HeaderMap) -> Result<String, Problem> {
+    if gzip(headers)? {
+        return Err(Problem::new(
+            UNSUPPORTED_ENCODING,
+            "A form is not taken with Content-Encoding. Pack the file in it instead (list.csv.gz).",
+        ));
+    }
+    multer::parse_boundary(content_type(headers)).map_err(invalid)
+}
+
+fn invalid(error: multer::Error) -> Problem {
+    Problem::new(INVALID_MULTIPART, format!("The form cannot be read: {error}."))
+}
+
+/// Reads up to the file; the fields before it override the query.
+async fn find_file(
+    form: &mut Multipart<'static>,
+    params: &mut SubmitParams,
+    idle: Duration,
+) -> Result<Field<'static>, Problem> {
+    loop {
+        let Some(field) = in_time(idle, form.next_field()).await? else {
+            return Err(Problem::new(
+                INVALID_MULTIPART,
+                "The form has no field \"file\" with the list in it.",
+            ));
+        };
+        let place = match field.name() {
+            Some("file") => return Ok(field),
+            Some("name") => &mut params.name,
+            Some("column") => &mut params.column,
+            Some("delimiter") => &mut params.delimiter,
+            Some("allow_partial") => &mut params.allow_partial,
+            Some("dry_run") => &mut params.dry_run,
+            _ => continue,
+        };
+        *place = Some(in_time(idle, field.text()).await?);
+    }
+}
+
+async fn in_time<T>(
+    idle: Duration,
+    reading: impl Future<Output = multer::Result<T>>,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(idle, reading).await {
+        Ok(read) => read.map_err(invalid),
+        Err(_) => Err(Problem::new(BODY_IDLE, format!("Nothing was received for {idle:?}."))),
+    }
+}
+
+fn plan(file: &Field<'_>, params: &SubmitParams) -> Result<Plan, Problem> {
+    let kind = MediaType::of(file.headers());
+    if let Some(kind) = &kind {
+        kind.require_utf8()?;
+    }
+    let essence = kind.as_ref().map(|kind| kind.essence.as_str());
+    let (format, gzip) = file_format(essence, file.file_name(), params)?;
+    let mut plan = Plan::of(format, gzip, params)?;
+    if plan.name.is_none() {
+        // A name that will not do is none.
+        plan.name = name(file.file_name()).unwrap_or_default();
+    }
+    Ok(plan)
+}
+
+/// What a file is. A content type that says little (many programs say `text/plain` or
+/// `octet-stream` of everything) gives way to the file name's extension.
+fn file_format(
+    essence: Option<&str>,
+    file_name: Option<&str>,
+    params: &SubmitParams,
+) -> Result<(Format, bool), Problem> {
+    let lower = file_name.unwrap_or("").to_ascii_lowercase();
+    let (stem, packed) = match lower.strip_suffix(".gz") {
+        Some(stem) => (stem, true),
+        None => (lower.as_str(), false),
+    };
+    let by_name = match stem.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("csv") => Some("text/csv"),
+        Some("tsv" | "tab") => Some("text/tab-separated-values"),
+        Some("txt") => Some("text/plain"),
+        Some("ndjson" | "jsonl") => Some("application/x-ndjson"),
+        Some("json") => Some("application/json"),
+        _ => None,
+    };
+    let telling = essence.filter(|essence| {
+        !matches!(
+            *essence,
+            "text/plain"
+                | "application/octet-stream"
+                | "application/gzip"
+                | "application/x-gzip"
+                | "application/vnd.ms-excel"
+        )
+    });
+    let essence = telling.or(by_name).or(essence).unwrap_or("");
+    let found = format(essence, params)?;
+    found.map(|format| (format, packed)).ok_or_else(|| {
+        Problem::new(
+            UNSUPPORTED_MEDIA_TYPE,
+            "What the file is cannot be told. Give it a content type such as text/csv, or a name \
+             that ends in .csv, .tsv, .txt, .ndjson, .jsonl or .json (or one of these and .gz).",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_what_its_type_or_name_says() {
+        let of = |essence, name| file_format(essence, name, &SubmitParams::default()).ok();
+        let csv = Format::Csv { column: None, delimiter: None };
+        assert_eq!(of(Some("text/csv"), Some("list.txt")), Some((csv.clone(), false)));
+        assert_eq!(of(Some("text/plain"), Some("List.CSV")), Some((csv.clone(), false)));
+        assert_eq!(of(None, Some("list.csv")), Some((csv.clone(), false)));
+        assert_eq!(of(Some("application/gzip"), Some("list.csv.gz")), Some((csv, true)));
+        assert_eq!(of(None, Some("list.txt")), Some((Format::Text, false)));
+        assert_eq!(of(Some("text/plain"), None), Some((Format::Text, false)));
+        assert_eq!(of(None, Some("list.jsonl")), Some((Format::Ndjson, false)));
+        assert_eq!(of(Some("application/octet-stream"), Some("list.xlsx")), None);
+        assert_eq!(of(None, None), None);
+    }
+}
