@@ -15,6 +15,7 @@ use crate::view::{ResultView, to_json};
 
 /// The address to verify.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(expecting = "an object with \"email\"")]
 pub struct Verification {
     /// The address; white space around it is dropped.
     #[schema(required, example = "anna@example.com")]

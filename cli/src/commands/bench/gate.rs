@@ -56,7 +56,7 @@ pub async fn run(bench: &Bench<'_>, args: &GateArgs) -> Result<Outcome> {
         "GET /v1/tasks/{} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\r\n",
         task.view.id
     );
-    let meter = Meter::start(&bench.load.pids, bench.embedded);
+    let meter = Meter::start(bench.wanted());
     let (tally, took) = drive(out, &host, &request, args).await?;
     let usage = meter.stop().await;
     if tally.latencies.count() == 0 {
@@ -115,7 +115,7 @@ async fn drive(
         });
         connections.spawn(ask(host.to_owned(), request.as_bytes().to_vec(), pace, end));
     }
-    let mut bar = out.progress("asking", args.seconds * 1_000, "ms");
+    let mut bar = out.progress("asking", args.seconds, "s");
     let mut tally = Tally::default();
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -124,10 +124,7 @@ async fn drive(
                 Some(done) => tally.merge(done?),
                 None => break,
             },
-            _ = tick.tick() => {
-                let done = started.elapsed().as_millis() as u64;
-                bar.set(done.min(args.seconds * 1_000));
-            }
+            _ = tick.tick() => bar.set(started.elapsed().as_secs().min(args.seconds)),
         }
     }
     let took = started.elapsed();

@@ -163,7 +163,7 @@ impl Bench<'_> {
 pub async fn pipeline(bench: &Bench<'_>) -> Result<Outcome> {
     let out = &bench.context.output;
     let total = bench.load.addresses;
-    let meter = Meter::start(&bench.load.pids, bench.embedded);
+    let meter = Meter::start(bench.wanted());
     let submission = bench.submit_all(&bench.parts()).await?;
     let waited = bench.wait(&submission.tasks).await?;
     let usage = meter.stop().await;
@@ -203,7 +203,7 @@ pub async fn pipeline(bench: &Bench<'_>) -> Result<Outcome> {
 pub async fn submit(bench: &Bench<'_>) -> Result<Outcome> {
     let out = &bench.context.output;
     let total = bench.load.addresses;
-    let meter = Meter::start(&bench.load.pids, bench.embedded);
+    let meter = Meter::start(bench.wanted());
     let submission = bench.submit_all(&bench.parts()).await?;
     let usage = meter.stop().await;
     for task in &submission.tasks {
@@ -238,7 +238,7 @@ pub async fn download(bench: &Bench<'_>) -> Result<Outcome> {
     if let Some(fault) = waited.failed.first() {
         bail!("nothing to download: {fault}");
     }
-    let meter = Meter::start(&bench.load.pids, bench.embedded);
+    let meter = Meter::start(bench.wanted());
     let mut bar = out.progress("downloading", total, "rows");
     let started = Instant::now();
     let (mut rows, mut bytes) = (0_u64, 0_u64);

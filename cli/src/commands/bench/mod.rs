@@ -26,6 +26,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use self::process::Wanted;
 use super::embedded::{Embedded, listen, url_of};
 use super::{Context, make_key, open, shown, sqlite_url};
 use crate::args::{BenchArgs, BenchMode, LoadArgs};
@@ -184,6 +185,16 @@ impl Bench<'_> {
             Some(BenchMode::Submit) => load::submit(self).await,
             Some(BenchMode::Download) => load::download(self).await,
             Some(BenchMode::Gate(args)) => gate::run(self, args).await,
+        }
+    }
+
+    /// Whose CPU time and memory are of interest.
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            embedded: self.embedded,
+            postgres: self.app.store.engine() == "postgres",
+            redis: self.app.settings.redis_url.is_some(),
+            named: self.load.pids.clone(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! CPU time and memory of the processes that a load touches, as Linux shows them in `/proc`.
 //!
-//! Found by name: `listmill api|worker|up`, this process, PostgreSQL, Redis; more by `--pid`. A
-//! process that ends in between takes its CPU time with it. Elsewhere than on Linux there is
-//! nothing to read, and the report says so.
+//! Found by name, on the whole machine: `listmill api|worker|up`, PostgreSQL and Redis where the
+//! settings name them, and this process; more by `--pid`. A process that ends in between takes its
+//! CPU time with it. Elsewhere than on Linux there is nothing to read, and the report says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,10 +36,26 @@ pub struct Usage {
     pub client: bool,
 }
 
+/// Which processes matter.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The server is this process, so no other `listmill` counts.
+    pub embedded: bool,
+    pub postgres: bool,
+    pub redis: bool,
+    /// By name and pid, on top.
+    pub named: Vec<(String, u32)>,
+}
+
+impl Wanted {
+    fn own_name(&self) -> &'static str {
+        if self.embedded { EMBEDDED } else { CLIENT }
+    }
+}
+
 /// Measures from its start to [`Meter::stop`].
 pub struct Meter {
-    own_name: &'static str,
-    named: Vec<(String, u32)>,
+    wanted: Wanted,
     before: BTreeMap<u32, Seen>,
     done: CancellationToken,
     watch: JoinHandle<BTreeMap<u32, u64>>,
@@ -51,19 +67,18 @@ const CLIENT: &str = "bench (the load itself)";
 const EMBEDDED: &str = "embedded (API, worker and load)";
 
 impl Meter {
-    /// Starts now. `embedded`: the server is in this process.
-    pub fn start(named: &[(String, u32)], embedded: bool) -> Self {
-        let own_name = if embedded { EMBEDDED } else { CLIENT };
-        let before = look(named, own_name);
+    /// Starts now.
+    pub fn start(wanted: Wanted) -> Self {
+        let before = look(&wanted);
         let done = CancellationToken::new();
         let pids: Vec<u32> = before.iter().filter(|(_, p)| p.ours).map(|(pid, _)| *pid).collect();
         let watch = tokio::spawn(watch(pids, done.clone()));
-        Self { own_name, named: named.to_vec(), before, done, watch }
+        Self { wanted, before, done, watch }
     }
 
     /// What was used since the start, by name; empty where it cannot be known.
     pub async fn stop(self) -> Vec<Usage> {
-        let after = look(&self.named, self.own_name);
+        let after = look(&self.wanted);
         self.done.cancel();
         let seen = self.watch.await.unwrap_or_default();
         let mut all: BTreeMap<String, Usage> = BTreeMap::new();
@@ -107,17 +122,18 @@ async fn watch(pids: Vec<u32>, done: CancellationToken) -> BTreeMap<u32, u64> {
     most
 }
 
-fn look(named: &[(String, u32)], own_name: &str) -> BTreeMap<u32, Seen> {
+fn look(wanted: &Wanted) -> BTreeMap<u32, Seen> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter_map(|pid| {
-        let given = named.iter().find(|(_, named)| *named == pid).map(|(name, _)| name.clone());
+        let given =
+            wanted.named.iter().find(|(_, named)| *named == pid).map(|(name, _)| name.clone());
         let name = match given {
             Some(name) => name,
-            None if pid == std::process::id() => own_name.to_owned(),
-            None => known(pid)?,
+            None if pid == std::process::id() => wanted.own_name().to_owned(),
+            None => known(pid, wanted)?,
         };
-        let ours = name.starts_with("listmill") || name == own_name;
+        let ours = name.starts_with("listmill") || name == wanted.own_name();
         let peak_kb = status_kb(pid, "VmHWM:").unwrap_or(0);
         Some((pid, Seen { name, ticks: ticks(pid)?, peak_kb, ours }))
     })
@@ -125,12 +141,12 @@ fn look(named: &[(String, u32)], own_name: &str) -> BTreeMap<u32, Seen> {
 }
 
 /// The name of a process that matters here.
-fn known(pid: u32) -> Option<String> {
+fn known(pid: u32, wanted: &Wanted) -> Option<String> {
     let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     match comm.trim_end() {
-        "postgres" => Some(String::from("postgres")),
-        "redis-server" | "valkey-server" => Some(String::from("redis")),
-        "listmill" => {
+        "postgres" if wanted.postgres => Some(String::from("postgres")),
+        "redis-server" | "valkey-server" if wanted.redis => Some(String::from("redis")),
+        "listmill" if !wanted.embedded => {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             role(&line).map(|role| format!("listmill {role}"))
         }
