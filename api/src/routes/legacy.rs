@@ -249,8 +249,8 @@ pub struct SeedResults {
 
 /// Results of a list (seed system)
 ///
-/// Also while it is worked on; then up to the first address that has no result yet. 120 requests a
-/// minute and 10,000 a day.
+/// Also while it is worked on; cursors and pages are those of `GET /v1/tasks/{id}/results`. 120
+/// requests a minute and 10,000 a day.
 #[utoipa::path(get, path = "/api/get-results/{task_id}", tag = "seed",
     params(("task_id" = String, Path, description = "Id of the task."), PageParams),
     responses(

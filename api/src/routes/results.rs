@@ -1,8 +1,9 @@
 //! Results as pages; [`super::download`] has them as files.
 //!
-//! Results of a running task are stored out of order. A page that simply read `seq > cursor` would
-//! hand out a cursor beyond results that come later, and its reader would never see them. So a page
-//! of a task that has not ended stops at the first `seq` without a result.
+//! Results of a running task are stored out of order. A cursor at the last `seq` of a page would
+//! lead past results that come later, and its reader would never see them. So a cursor of a task
+//! that has not ended never leads past the first `seq` without a result. What lies behind that gap
+//! is shown where reading ends for now: on the page without a next one.
 
 use axum::extract::State;
 use axum::http::header::ACCEPT;
@@ -58,10 +59,11 @@ enum Shape {
 
 /// Read results
 ///
-/// **Pages**, in `seq` order, also while the task runs. Until it has ended, pages stop before the
-/// first address that has no result yet, so that a reader who goes on later misses nothing.
-/// `next_cursor` is null when there is nothing behind the page at this moment: for an ended task
-/// that is the end; otherwise ask again later with the last cursor that you had.
+/// **Pages**, in `seq` order, also while the task runs. `next_cursor` is null when nothing lies behind
+/// the page at this moment; for an ended task that is the end. To follow a running task, ask again
+/// later with the last cursor that was not null (or without one): a cursor never leads past an
+/// address that has no result yet, so nothing is missed. The last page may show results that lie
+/// behind such an address; they are shown again later, under the same `seq`.
 ///
 /// **`format=ndjson`** streams one result a line, in `seq` order: for a running task, those that are
 /// there, gaps included.
@@ -168,44 +170,40 @@ pub async fn page(
     if reasons.is_some_and(<[Reason]>::is_empty) {
         return Ok(Results { rows: Vec::new(), next: None });
     }
+    let rows = store.results(task.id, after, limit + 1, reasons).await?;
+    if rows.len() as i64 <= limit {
+        return Ok(Results { rows, next: None });
+    }
     if task.status.has_ended() {
-        let rows = store.results(task.id, after, limit + 1, reasons).await?;
-        return Ok(of_ended(rows, limit));
+        return Ok(up_to(rows, limit, i64::MAX));
     }
     match reasons {
-        None => Ok(without_gap(store.results(task.id, after, limit, None).await?, after)),
+        None => {
+            let gap = gap_in(&rows, after);
+            Ok(up_to(rows, limit, gap))
+        }
         Some(_) => {
             // First the gap, then the rows: whatever lies below the gap is stored by now.
-            let gap = store.first_gap(task.id).await?.min(task.submitted.unique);
+            let gap = store.first_gap(task.id).await?;
             let rows = store.results(task.id, after, limit + 1, reasons).await?;
-            Ok(below_gap(rows, after, limit, gap))
+            Ok(up_to(rows, limit, gap))
         }
     }
 }
 
-fn of_ended(mut rows: Vec<Found>, limit: i64) -> Results {
-    let more = rows.len() as i64 > limit;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| row.seq);
-    Results { rows, next }
-}
-
-/// Every address has a `seq`, so unfiltered rows show the gap by themselves.
-fn without_gap(mut rows: Vec<Found>, after: i64) -> Results {
+/// Every address has a `seq`, so unfiltered rows show the first gap by themselves.
+fn gap_in(rows: &[Found], after: i64) -> i64 {
     let whole = rows.iter().zip(after + 1..).take_while(|(row, seq)| row.seq == *seq).count();
-    rows.truncate(whole);
-    let next = rows.last().map(|row| row.seq);
-    Results { rows, next }
+    after + 1 + whole as i64
 }
 
-fn below_gap(mut rows: Vec<Found>, after: i64, limit: i64, gap: i64) -> Results {
-    rows.retain(|row| row.seq < gap);
-    let more = rows.len() as i64 > limit;
-    rows.truncate(limit as usize);
-    let next = match rows.last() {
-        Some(last) if more => Some(last.seq),
-        _ => Some(gap - 1).filter(|last| *last > after),
-    };
+/// The page out of more rows than fit on it: those below the gap, and a cursor behind them; or, if
+/// the page begins in the gap, as many as fit and no cursor.
+fn up_to(mut rows: Vec<Found>, limit: i64, gap: i64) -> Results {
+    let below = rows.partition_point(|row| row.seq < gap);
+    let fits = limit as usize;
+    rows.truncate(if below == 0 { fits } else { below.min(fits) });
+    let next = rows.last().filter(|_| below > 0).map(|row| row.seq);
     Results { rows, next }
 }
 
@@ -258,22 +256,16 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_an_ended_task() {
-        assert_eq!(shown(&of_ended(rows(&[0, 1, 2]), 2)), (vec![0, 1], Some(1)));
-        assert_eq!(shown(&of_ended(rows(&[2]), 2)), (vec![2], None));
-        // A cancelled task may have gaps; they stay.
-        assert_eq!(shown(&of_ended(rows(&[0, 7]), 2)), (vec![0, 7], None));
-    }
-
-    #[test]
-    fn pages_of_a_running_task_stop_at_the_gap() {
-        assert_eq!(shown(&without_gap(rows(&[0, 1, 3, 4]), -1)), (vec![0, 1], Some(1)));
-        assert_eq!(shown(&without_gap(rows(&[3, 4]), 1)), (vec![], None));
-        assert_eq!(shown(&without_gap(rows(&[2, 3]), 1)), (vec![2, 3], Some(3)));
-        // Filtered: 0 to 9 are there, 10 is not.
-        assert_eq!(shown(&below_gap(rows(&[3, 8, 12]), -1, 5, 10)), (vec![3, 8], Some(9)));
-        assert_eq!(shown(&below_gap(rows(&[3, 8, 12]), -1, 1, 10)), (vec![3], Some(3)));
-        assert_eq!(shown(&below_gap(rows(&[12]), 9, 5, 10)), (vec![], None));
+    fn a_cursor_never_leads_past_a_gap() {
+        assert_eq!(gap_in(&rows(&[0, 1, 3, 4]), -1), 2);
+        assert_eq!(gap_in(&rows(&[3, 4]), 1), 2);
+        assert_eq!(gap_in(&rows(&[2, 3]), 1), 4);
+        // An ended task, or a running one without a gap.
+        assert_eq!(shown(&up_to(rows(&[0, 7, 9]), 2, i64::MAX)), (vec![0, 7], Some(7)));
+        // 2 is missing: the cursor stops before it, and what lies behind is for the next page.
+        assert_eq!(shown(&up_to(rows(&[0, 1, 3, 4]), 3, 2)), (vec![0, 1], Some(1)));
+        // Which begins in the gap: it shows what fits, and leads nowhere.
+        assert_eq!(shown(&up_to(rows(&[3, 4, 5]), 2, 2)), (vec![3, 4], None));
     }
 
     #[test]

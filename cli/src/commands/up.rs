@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::embedded::{Embedded, listen, url_of};
 use super::{Context, make_key, shown};
+use crate::output::signed;
 
 /// The account of the first start.
 const OWNER: &str = "owner@localhost";
@@ -87,7 +88,7 @@ fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) ->
         out.say("\nA new key: listmill admin key create --account EMAIL --label NAME");
         return Ok(());
     };
-    rows.push(vec![String::from("Account"), format!("{OWNER}, {CREDITS} credits")]);
+    rows.push(vec![String::from("Account"), format!("{OWNER}, {} credits", signed(CREDITS))]);
     rows.push(vec![String::from("Password"), owner.password.clone()]);
     rows.push(vec![String::from("API key"), owner.key.clone()]);
     out.table("  ", 9, &rows);

@@ -28,7 +28,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Connection, Postgres, Sqlite, Transaction};
 
 /// Runs one expression with `$conn` bound to the connection of whichever engine `$on` is.
 macro_rules! on {
@@ -177,6 +177,9 @@ impl Tx {
     }
 }
 
+/// A connection that has been idle for longer is tested before use.
+const IDLE: Duration = Duration::from_millis(500);
+
 static PG_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 static LITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -194,6 +197,15 @@ impl Store {
             .max_connections(size)
             .acquire_timeout(Duration::from_secs(10))
             .test_before_acquire(false)
+            // Busy connections are not asked twice; idle ones may have lost their server meanwhile.
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await?;
         Ok(Store::Pg(pool))
