@@ -157,7 +157,8 @@ impl Settings {
             &format!("{:?}", self.lease_ttl),
         )?;
         range(
-            !self.key_prefix.is_empty() && self.key_prefix.bytes().all(|c| c.is_ascii_alphanumeric()),
+            !self.key_prefix.is_empty()
+                && self.key_prefix.bytes().all(|c| c.is_ascii_alphanumeric()),
             "key_prefix",
             "letters and digits",
             &self.key_prefix,

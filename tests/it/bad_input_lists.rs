@@ -11,7 +11,7 @@ for_each_size!(gzip_bombs, list_over_the_limit, upload_cut_off);
 
 const MIB: u64 = 1 << 20;
 
-/// 5 GB in a few megabytes: of nothing, and of one address over and over.
+/// 5 GB in some megabytes: of nothing, and of one address over and over.
 async fn gzip_bombs(size: Size) {
     let app = Setup::new(size).weight(Weight::Heavy).start().await;
     let client = app.customer(1_000).await.client;
@@ -19,7 +19,7 @@ async fn gzip_bombs(size: Size) {
         [("blank lines", &b"\n"[..]), ("one address", b"bomb@example.com\n"), ("a line", b"x")]
     {
         let bomb = lists::gzip_bomb(pattern, 5 << 30);
-        assert!(bomb.len() < 20 << 20, "{name}: {} bytes", bomb.len());
+        assert!(bomb.len() < 40 << 20, "{name}: {} bytes", bomb.len());
         let headers = [("content-type", "text/plain"), ("content-encoding", "gzip")];
         let sent = client.post_refused("/v1/tasks", &headers, &bomb);
         let reply = within(name, Duration::from_secs(60), sent).await;

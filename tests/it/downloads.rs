@@ -3,7 +3,12 @@
 use listmill_tests::{Setup, Size, for_each_size, lists};
 use serde_json::Value;
 
-for_each_size!(csv_gives_the_file_back, ndjson_has_every_result, while_it_runs);
+for_each_size!(
+    csv_gives_the_file_back,
+    ndjson_has_every_result,
+    while_it_runs,
+    followed_piece_by_piece
+);
 
 const INPUT: &str = "id,Email,note\n\
     1,person1@example.com,\"a, b\"\n\
@@ -78,5 +83,30 @@ async fn while_it_runs(size: Size) {
     let seqs: Vec<u64> = rows.iter().map(|r| r["seq"].as_u64().expect("seq")).collect();
     assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "in seq order, none twice");
     client.cancel(&id).await;
+    app.finish().await;
+}
+
+/// `follow=true`: page by page as the task goes, none missed and none twice, until its end.
+async fn followed_piece_by_piece(size: Size) {
+    let setup = Setup::new(size).latency("20ms").concurrency(40);
+    let app = setup.env("LISTMILL_BATCH_SIZE", "20").start().await;
+    let client = app.customer(5_000).await.client;
+    let id = client.submit(&lists::people(1_000)).await.id;
+    let mut cursor = String::new();
+    let (mut seqs, mut while_running) = (Vec::new(), 0);
+    loop {
+        let path = format!("/v1/tasks/{id}/results?follow=true&limit=150{cursor}");
+        let page = client.get(&path).await.expect(200).json();
+        let rows = page["data"].as_array().expect("data");
+        seqs.extend(rows.iter().map(|row| row["seq"].as_u64().expect("seq")));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+        while_running += rows.len();
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(seqs, (0..1_000).collect::<Vec<u64>>());
+    assert!(while_running > 0, "something came before the end");
     app.finish().await;
 }

@@ -37,7 +37,15 @@ const RULES: &[Rule] = &[
     Rule {
         under: "worker/src",
         except: &[],
-        never: &["listmill_api", "axum::", "sqlx::", "redis::", "domain::key", "KeyId", "app::keys"],
+        never: &[
+            "listmill_api",
+            "axum::",
+            "sqlx::",
+            "redis::",
+            "domain::key",
+            "KeyId",
+            "app::keys",
+        ],
     },
     Rule { under: "cli/src", except: &[], never: &["sqlx::", "axum::", "apalis::", "redis::"] },
 ];

@@ -49,7 +49,8 @@ async fn work(app: App, drain: CancellationToken, mut wishes: mpsc::Receiver<Wis
         while !some.is_empty() && !drain.is_cancelled() {
             let now = app.now();
             let until = now + app.settings.lease_millis();
-            let claim = |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until };
+            let claim =
+                |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until };
             let claims: Vec<Claim> = some.iter().map(claim).collect();
             match app.store.lease(&claims, now).await {
                 Ok(leasings) => {

@@ -71,12 +71,7 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
     }
 }
 
-async fn work(
-    shared: &Arc<Shared>,
-    lease: Lease,
-    permit: OwnedSemaphorePermit,
-    room: Room,
-) {
+async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, room: Room) {
     let held = Held { batch: lease.batch, token: lease.token };
     let lost = shared.leases.insert(held);
     let course = shared.stops.follow(lease.batch.task);
@@ -99,8 +94,7 @@ async fn work(
         Err(error) => {
             tracing::error!(%error, batch = ?lease.batch, "stored batch is damaged; task fails");
             let now = shared.app.now();
-            let failed =
-                shared.app.store.fail_task(lease.batch.task, lease.account, now).await;
+            let failed = shared.app.store.fail_task(lease.batch.task, lease.account, now).await;
             if let Err(error) = failed {
                 tracing::error!(%error, task = %lease.batch.task, "cannot fail the task");
             }

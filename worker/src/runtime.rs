@@ -137,11 +137,7 @@ pub async fn run(
     let context = Context { shared: shared.clone(), running: TaskTracker::new() };
     tracing::info!(worker = %name, concurrency, provider = shared.provider.name(), "worker started");
     let around = async {
-        tokio::join!(
-            leases.keep_alive(&app),
-            stops.watch(&app),
-            sweeper::sweep_on(&app, &name),
-        )
+        tokio::join!(leases.keep_alive(&app), stops.watch(&app), sweeper::sweep_on(&app, &name),)
     };
     let work = async {
         supervise(&app, &name, &context, &drain).await;

@@ -6,7 +6,7 @@
 //! database is away is tried again with the same number until it goes through, so a step is applied
 //! exactly once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,10 +130,12 @@ async fn settle(app: &App, leases: &Leases, account: AccountId, group: Vec<Merge
     };
     record(&steps, started);
     app.send(&settlement.dispatched).await;
+    let mut completed = BTreeSet::new();
     for ((outcome, step), replies) in settlement.outcomes.into_iter().zip(&steps).zip(replies) {
         match &outcome {
             Settled::Fenced => leases.lose(step.token),
-            Settled::Stored { task_done: true, .. } => {
+            // Every step of the last settlement says so.
+            Settled::Stored { task_done: true, .. } if completed.insert(step.batch.task) => {
                 tracing::info!(task = %step.batch.task, "task completed");
             }
             Settled::Stored { .. } => {}

@@ -25,13 +25,13 @@ pub async fn sweep_on(app: &App, name: &str) {
     let mut troubled = false;
     for round in 0_u64.. {
         every.tick().await;
-        if let Some(wiped) = &mut wiped
-            && wiped.has_changed().unwrap_or(false)
-        {
+        if wiped.has_changed().unwrap_or(false) {
             wiped.mark_unchanged();
             match app.store.forget_messages(app.now() - 1).await {
                 Ok(0) => {}
-                Ok(batches) => tracing::warn!(batches, "the queue was empty of memory; sending again"),
+                Ok(batches) => {
+                    tracing::warn!(batches, "the queue was empty of memory; sending again")
+                }
                 Err(_) => wiped.mark_changed(),
             }
         }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::json;
-use super::results::{MOST, PAGE, page};
+use super::results::{MOST, PAGE, Wanted, page};
 use super::submit::{Intake, ListBody, Plan, bytes_of, gzip, prepare};
 use super::verifications::Verification;
 use crate::Api;
@@ -267,7 +267,8 @@ pub async fn get_results(
     let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
     let task = api.app.task(id, caller.account).await?;
-    let page = page(&api.app.store, &task, after, limit, None).await?;
+    let wanted = Wanted { after, limit, follow: false };
+    let page = page(&api.app.store, &task, wanted, None).await?;
     let body = SeedResults {
         task_id: task.id.to_string(),
         status: task_status(task.status),

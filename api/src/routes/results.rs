@@ -1,9 +1,8 @@
 //! Results as pages; [`super::download`] has them as files.
 //!
-//! Results of a running task are stored out of order. A cursor at the last `seq` of a page would
-//! lead past results that come later, and its reader would never see them. So a cursor of a task
-//! that has not ended never leads past the first `seq` without a result. What lies behind that gap
-//! is shown where reading ends for now: on the page without a next one.
+//! Results of a running task are stored out of order: behind a page's last `seq`, earlier ones may
+//! still come. So there are two ways to read it: what is there now, or (`follow`) only what lies
+//! below the first `seq` without a result, with a cursor that never ends before the task does.
 
 use axum::extract::State;
 use axum::http::header::ACCEPT;
@@ -44,6 +43,10 @@ pub struct ResultParams {
     reason: Option<String>,
     /// Pages only: where the page begins, a `next_cursor` of this list.
     cursor: Option<String>,
+    /// Pages only: read a running task piece by piece, none missed and none twice. A page then ends
+    /// before the first address without a result, and `next_cursor` is null only after the end.
+    #[serde(default)]
+    follow: bool,
     /// Pages only: results on the page, 1 to 10000; 1000 unless given.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 10000)]
     limit: Option<String>,
@@ -59,11 +62,9 @@ enum Shape {
 
 /// Read results
 ///
-/// **Pages**, in `seq` order, also while the task runs. `next_cursor` is null when nothing lies behind
-/// the page at this moment; for an ended task that is the end. To follow a running task, ask again
-/// later with the last cursor that was not null (or without one): a cursor never leads past an
-/// address that has no result yet, so nothing is missed. The last page may show results that lie
-/// behind such an address; they are shown again later, under the same `seq`.
+/// **Pages**, in `seq` order, also while the task runs: the results that are there now.
+/// `next_cursor` is null on the last page. Results are stored out of order, so a running task may
+/// get some behind you; to take it piece by piece as it goes, ask with `follow=true`.
 ///
 /// **`format=ndjson`** streams one result a line, in `seq` order: for a running task, those that are
 /// there, gaps included.
@@ -99,7 +100,8 @@ pub async fn results(
         Shape::Csv => download::csv(&api.app.store, &task, reasons).await,
         Shape::Ndjson => Ok(download::ndjson(&api.app.store, &task, reasons)),
         Shape::Page => {
-            let page = page(&api.app.store, &task, after, limit, reasons.as_deref()).await?;
+            let wanted = Wanted { after, limit, follow: params.follow };
+            let page = page(&api.app.store, &task, wanted, reasons.as_deref()).await?;
             Ok(json(StatusCode::OK, write_page(&page)))
         }
     }
@@ -144,11 +146,22 @@ fn filter(status: Option<&str>, reason: Option<&str>) -> Result<Option<Vec<Reaso
     })
 }
 
+/// Which page.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Behind this `seq`.
+    pub after: i64,
+    /// Results on it, at most.
+    pub limit: i64,
+    /// Only below the first `seq` without a result, and on until the task ends.
+    pub follow: bool,
+}
+
 /// Results of a page, and where the next begins.
 pub struct Results {
     /// In `seq` order.
     pub rows: Vec<Found>,
-    /// The last `seq` that is dealt with; `None` when nothing lies behind it now.
+    /// The last `seq` that is dealt with; `None` on the last page.
     pub next: Option<i64>,
 }
 
@@ -163,48 +176,31 @@ impl Results {
 pub async fn page(
     store: &Store,
     task: &Task,
-    after: i64,
-    limit: i64,
+    wanted: Wanted,
     reasons: Option<&[Reason]>,
 ) -> Result<Results, StoreError> {
-    if reasons.is_some_and(<[Reason]>::is_empty) {
-        return Ok(Results { rows: Vec::new(), next: None });
-    }
-    let rows = store.results(task.id, after, limit + 1, reasons).await?;
-    if rows.len() as i64 <= limit {
-        return Ok(Results { rows, next: None });
-    }
-    if task.status.has_ended() {
-        return Ok(up_to(rows, limit, i64::MAX));
-    }
-    match reasons {
-        None => {
-            let gap = gap_in(&rows, after);
-            Ok(up_to(rows, limit, gap))
-        }
-        Some(_) => {
-            // First the gap, then the rows: whatever lies below the gap is stored by now.
-            let gap = store.first_gap(task.id).await?;
-            let rows = store.results(task.id, after, limit + 1, reasons).await?;
-            Ok(up_to(rows, limit, gap))
-        }
-    }
-}
-
-/// Every address has a `seq`, so unfiltered rows show the first gap by themselves.
-fn gap_in(rows: &[Found], after: i64) -> i64 {
-    let whole = rows.iter().zip(after + 1..).take_while(|(row, seq)| row.seq == *seq).count();
-    after + 1 + whole as i64
-}
-
-/// The page out of more rows than fit on it: those below the gap, and a cursor behind them; or, if
-/// the page begins in the gap, as many as fit and no cursor.
-fn up_to(mut rows: Vec<Found>, limit: i64, gap: i64) -> Results {
-    let below = rows.partition_point(|row| row.seq < gap);
-    let fits = limit as usize;
-    rows.truncate(if below == 0 { fits } else { below.min(fits) });
-    let next = rows.last().filter(|_| below > 0).map(|row| row.seq);
-    Results { rows, next }
+    let Wanted { after, limit, .. } = wanted;
+    let follow = wanted.follow && !task.status.has_ended();
+    // First the gap, then the rows: whatever lies below the gap is stored by now.
+    let gap = if follow { store.first_gap(task.id).await? } else { i64::MAX };
+    let mut rows = match reasons {
+        // No result can have two reasons.
+        Some([]) => Vec::new(),
+        _ => store.results(task.id, after, limit + 1, reasons).await?,
+    };
+    rows.truncate(rows.partition_point(|row| row.seq < gap));
+    let more = rows.len() as i64 > limit;
+    rows.truncate(limit as usize);
+    let last = rows.last().map(|row| row.seq);
+    let next = match (more, follow) {
+        (true, _) => last,
+        // The task has ended since it was read; the next page will say so.
+        (false, true) if gap == i64::MAX => Some(last.unwrap_or(after)),
+        // Everything below the gap is dealt with, filtered or not.
+        (false, true) => Some(after.max(gap - 1)),
+        (false, false) => None,
+    };
+    Ok(Results { rows, next })
 }
 
 fn write_page(page: &Results) -> Vec<u8> {
@@ -249,23 +245,6 @@ mod tests {
             did_you_mean: None,
         };
         seqs.iter().map(row).collect()
-    }
-
-    fn shown(page: &Results) -> (Vec<i64>, Option<i64>) {
-        (page.rows.iter().map(|row| row.seq).collect(), page.next)
-    }
-
-    #[test]
-    fn a_cursor_never_leads_past_a_gap() {
-        assert_eq!(gap_in(&rows(&[0, 1, 3, 4]), -1), 2);
-        assert_eq!(gap_in(&rows(&[3, 4]), 1), 2);
-        assert_eq!(gap_in(&rows(&[2, 3]), 1), 4);
-        // An ended task, or a running one without a gap.
-        assert_eq!(shown(&up_to(rows(&[0, 7, 9]), 2, i64::MAX)), (vec![0, 7], Some(7)));
-        // 2 is missing: the cursor stops before it, and what lies behind is for the next page.
-        assert_eq!(shown(&up_to(rows(&[0, 1, 3, 4]), 3, 2)), (vec![0, 1], Some(1)));
-        // Which begins in the gap: it shows what fits, and leads nowhere.
-        assert_eq!(shown(&up_to(rows(&[3, 4, 5]), 2, 2)), (vec![3, 4], None));
     }
 
     #[test]

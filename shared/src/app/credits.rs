@@ -58,8 +58,7 @@ impl App {
         if kind == Kind::Email && balance > 0 {
             self.store.resume_funded(RESUME_AT_ONCE).await?;
             let window = self.window().await?;
-            let batches =
-                self.store.fill_windows(window, RESUME_AT_ONCE, self.resend_at()).await?;
+            let batches = self.store.fill_windows(window, RESUME_AT_ONCE, self.resend_at()).await?;
             self.send(&batches).await;
         }
         Ok(balance)

@@ -40,8 +40,7 @@ impl App {
             return Ok(found(normalised.text, verdict, 0, Credit::Free, self.now()));
         }
         let now = self.now();
-        let check =
-            Check { id: CheckId::new(&self.ids, now), account, step: self.ids.number(now) };
+        let check = Check { id: CheckId::new(&self.ids, now), account, step: self.ids.number(now) };
         if !self.store.open_check(check, now + HOLD_MS, now).await? {
             return Err(VerifyError::Insufficient);
         }

@@ -214,11 +214,17 @@ pub struct Flags {
 impl Flags {
     /// Packed for storage: two bits a flag (0 unknown, 1 false, 2 true), `role` lowest.
     pub fn pack(self) -> i16 {
-        let all =
-            [self.role, self.free, self.disposable, self.catch_all, self.mailbox_full, self.disabled];
-        all.iter().rev().fold(0, |bits, flag| {
-            bits << 2 | flag.map_or(0, |set| if set { 2 } else { 1 })
-        })
+        let all = [
+            self.role,
+            self.free,
+            self.disposable,
+            self.catch_all,
+            self.mailbox_full,
+            self.disabled,
+        ];
+        all.iter()
+            .rev()
+            .fold(0, |bits, flag| bits << 2 | flag.map_or(0, |set| if set { 2 } else { 1 }))
     }
 
     /// The reverse of [`Flags::pack`].

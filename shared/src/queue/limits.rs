@@ -71,12 +71,8 @@ pub enum Judged {
 }
 
 /// One rate's buckets in this process.
-type LocalLimiter = RateLimiter<
-    Bucket,
-    DefaultKeyedStateStore<Bucket>,
-    DefaultClock,
-    StateInformationMiddleware,
->;
+type LocalLimiter =
+    RateLimiter<Bucket, DefaultKeyedStateStore<Bucket>, DefaultClock, StateInformationMiddleware>;
 
 /// Judges requests.
 pub struct Limiter {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tokio::sync::{Mutex, broadcast, mpsc};
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::Delivery;
@@ -20,13 +20,15 @@ pub struct MemoryQueue {
     sender: mpsc::Sender<BatchRef>,
     receiver: Arc<Mutex<mpsc::Receiver<BatchRef>>>,
     stopped: broadcast::Sender<TaskId>,
+    wiped: watch::Sender<u64>,
 }
 
 impl Default for MemoryQueue {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(CAPACITY);
         let (stopped, _) = broadcast::channel(1024);
-        Self { sender, receiver: Arc::new(Mutex::new(receiver)), stopped }
+        let wiped = watch::Sender::new(1);
+        Self { sender, receiver: Arc::new(Mutex::new(receiver)), stopped, wiped }
     }
 }
 
@@ -51,6 +53,13 @@ impl MemoryQueue {
     pub(super) fn tell_stopped(&self, task: TaskId) {
         // Nobody listens when no worker runs in this process.
         let _ = self.stopped.send(task);
+    }
+
+    /// It begins without memory of what an earlier process had sent.
+    pub(super) fn wiped(&self) -> watch::Receiver<u64> {
+        let mut receiver = self.wiped.subscribe();
+        receiver.mark_changed();
+        receiver
     }
 
     pub(super) fn stopped(&self) -> BoxStream<'static, TaskId> {

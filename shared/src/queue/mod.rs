@@ -100,12 +100,12 @@ impl Queue {
         }
     }
 
-    /// Changes whenever the queue was found empty of memory (Redis wiped or replaced): what was
-    /// sent before is gone.
-    pub fn wiped(&self) -> Option<watch::Receiver<u64>> {
+    /// Changes whenever the queue was found empty of memory (a new process, Redis wiped or
+    /// replaced): what was sent before is gone.
+    pub fn wiped(&self) -> watch::Receiver<u64> {
         match self {
-            Queue::Memory(_) => None,
-            Queue::Redis(queue) => Some(queue.wiped()),
+            Queue::Memory(queue) => queue.wiped(),
+            Queue::Redis(queue) => queue.wiped(),
         }
     }
 

@@ -186,7 +186,9 @@ impl RedisQueue {
                 .arg("0-0")
                 .arg("COUNT")
                 .arg(1000)
-                .query_async::<(redis::Value, Vec<(String, redis::Value)>, redis::Value)>(&mut commands),
+                .query_async::<(redis::Value, Vec<(String, redis::Value)>, redis::Value)>(
+                    &mut commands,
+                ),
         )
         .await
         .map(|(next, entries, _)| (next, entries))?;
@@ -198,7 +200,8 @@ impl RedisQueue {
         for silent in consumers.consumers {
             if silent.pending == 0 && silent.name != consumer && silent.idle as u64 > idle_ms {
                 let _: () =
-                    in_time(commands.xgroup_delconsumer(&*self.stream, GROUP, &silent.name)).await?;
+                    in_time(commands.xgroup_delconsumer(&*self.stream, GROUP, &silent.name))
+                        .await?;
             }
         }
         Ok(())
@@ -239,8 +242,7 @@ impl Reader {
                     .set_connection_timeout(Some(ANSWER))
                     .set_response_timeout(Some(BLOCK + ANSWER));
                 let client = &self.queue.client;
-                let mut made =
-                    client.get_multiplexed_async_connection_with_config(&config).await?;
+                let mut made = client.get_multiplexed_async_connection_with_config(&config).await?;
                 self.queue.make_group(&mut made).await?;
                 empty.insert(made)
             }
@@ -278,9 +280,7 @@ async fn rest(back_off: &mut Duration) {
 }
 
 /// Redis may be stalled rather than gone; nothing waits for it long.
-async fn in_time<T>(
-    work: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, QueueError> {
+async fn in_time<T>(work: impl Future<Output = Result<T, RedisError>>) -> Result<T, QueueError> {
     match tokio::time::timeout(ANSWER * 2, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(QueueError::Timeout),

@@ -67,7 +67,8 @@ impl Store {
         admin: bool,
         now: Millis,
     ) -> Result<()> {
-        const ACCOUNT: &str = "INSERT INTO accounts (id, email, password_hash, is_admin, created_at)
+        const ACCOUNT: &str =
+            "INSERT INTO accounts (id, email, password_hash, is_admin, created_at)
             VALUES ($1, $2, $3, $4, $5)";
         const BALANCE: &str =
             "INSERT INTO credit_balances (account_id, kind, balance) VALUES ($1, $2, 0)";

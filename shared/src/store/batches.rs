@@ -124,7 +124,8 @@ impl Store {
 
     /// A message came for a batch whose task stands still: it waits for the window again.
     async fn unqueue(&self, batch: BatchRef) -> Result<()> {
-        const SQL: &str = "UPDATE batches SET state = 0 WHERE task_id = $1 AND no = $2 AND state = 1";
+        const SQL: &str =
+            "UPDATE batches SET state = 0 WHERE task_id = $1 AND no = $2 AND state = 1";
         let mut tx = self.begin().await?;
         on!(&mut tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no)
             .execute(c).await.map(|_| ()))?;
@@ -169,8 +170,7 @@ impl Store {
         resend_at: Millis,
     ) -> Result<Vec<BatchRef>> {
         const OPEN: &str = "SELECT count(*) FROM batches WHERE task_id = $1 AND state IN (1, 2)";
-        let open: i64 =
-            read!(self, c => sqlx::query_scalar(OPEN).bind(task).fetch_one(c).await)?;
+        let open: i64 = read!(self, c => sqlx::query_scalar(OPEN).bind(task).fetch_one(c).await)?;
         if open >= window {
             return Ok(Vec::new());
         }

@@ -34,7 +34,8 @@ impl Check {
 impl Store {
     /// Holds one credit until `due_at`; `false` when the balance is empty.
     pub async fn open_check(&self, check: Check, due_at: Millis, now: Millis) -> Result<bool> {
-        const SQL: &str = "INSERT INTO checks (id, account_id, step, held, charged, due_at, created_at)
+        const SQL: &str =
+            "INSERT INTO checks (id, account_id, step, held, charged, due_at, created_at)
             VALUES ($1, $2, $3, 1, 0, $4, $5)";
         let mut tx = self.begin().await?;
         let (taken, after) = take_up_to(&mut tx, check.account, Kind::Email, 1).await?;

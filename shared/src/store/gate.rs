@@ -59,7 +59,9 @@ impl Store {
         let mut found: HashMap<KeyHash, Found> =
             hashes.iter().map(|hash| (*hash, Found { key: None, ip_blocks })).collect();
         for row in rows {
-            if let Some(place) = row.hash.as_slice().try_into().ok().and_then(|h: KeyHash| found.get_mut(&h)) {
+            if let Some(place) =
+                row.hash.as_slice().try_into().ok().and_then(|h: KeyHash| found.get_mut(&h))
+            {
                 place.key = Some(row.key.into());
             }
         }

@@ -38,7 +38,11 @@ pub struct Remembered {
 
 impl Store {
     /// What is remembered for a request.
-    pub async fn remembered(&self, request: &RequestKey, not_before: Millis) -> Result<Option<Remembered>> {
+    pub async fn remembered(
+        &self,
+        request: &RequestKey,
+        not_before: Millis,
+    ) -> Result<Option<Remembered>> {
         const SQL: &str = "SELECT fingerprint, salt, status, body, created_at FROM idempotency_keys
             WHERE account_id = $1 AND route = $2 AND key = $3 AND created_at >= $4";
         Ok(read!(self, c => sqlx::query_as(SQL)
@@ -70,7 +74,12 @@ impl Store {
     }
 
     /// Remembers the answer to a request that has its place.
-    pub async fn remember_answer(&self, request: &RequestKey, status: i16, body: &str) -> Result<()> {
+    pub async fn remember_answer(
+        &self,
+        request: &RequestKey,
+        status: i16,
+        body: &str,
+    ) -> Result<()> {
         const SQL: &str = "UPDATE idempotency_keys SET status = $4, body = $5
             WHERE account_id = $1 AND route = $2 AND key = $3";
         let mut tx = self.begin().await?;

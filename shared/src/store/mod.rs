@@ -123,7 +123,9 @@ impl StoreError {
             sqlx::Error::Database(database) => database.code().is_some_and(|code| {
                 // PostgreSQL: connection, resources, operator intervention, transaction rollback.
                 // SQLite: 5 = busy, 6 = locked.
-                ["08", "53", "57", "40"].iter().any(|class| code.len() == 5 && code.starts_with(class))
+                ["08", "53", "57", "40"]
+                    .iter()
+                    .any(|class| code.len() == 5 && code.starts_with(class))
                     || matches!(code.as_ref(), "5" | "6" | "261" | "517")
             }),
             _ => false,
@@ -301,9 +303,9 @@ impl Store {
     /// is told (leases, messages): the sweeper repairs it.
     pub async fn begin_unsynced(&self) -> Result<Tx> {
         match self {
-            Store::Pg(pool) => Ok(Tx::Pg(
-                pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off").await?,
-            )),
+            Store::Pg(pool) => {
+                Ok(Tx::Pg(pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off").await?))
+            }
             Store::Lite { .. } => self.begin().await,
         }
     }

@@ -38,7 +38,8 @@ impl Store {
         const HELD: &str = "SELECT t.account_id, CAST(SUM(b.held) AS BIGINT)
             FROM batches b JOIN tasks t ON t.id = b.task_id
             WHERE b.touched = 1 AND (t.account_id = $1 OR $1 IS NULL) GROUP BY t.account_id";
-        const CHECKS: &str = "SELECT account_id, CAST(SUM(held) AS BIGINT), CAST(SUM(charged) AS BIGINT)
+        const CHECKS: &str =
+            "SELECT account_id, CAST(SUM(held) AS BIGINT), CAST(SUM(charged) AS BIGINT)
             FROM checks WHERE account_id = $1 OR $1 IS NULL GROUP BY account_id";
         // Erased tasks have no rows left; their own counter stands for them.
         const ERASED: &str = "SELECT account_id, CAST(SUM(charged) AS BIGINT) FROM tasks

@@ -53,7 +53,8 @@ impl TryFrom<ResultRow> for Found {
     type Error = StoreError;
 
     fn try_from(row: ResultRow) -> Result<Self> {
-        let damaged = |what, code: i16| StoreError::Damaged { what, detail: format!("code {code}") };
+        let damaged =
+            |what, code: i16| StoreError::Damaged { what, detail: format!("code {code}") };
         Ok(Found {
             seq: row.seq,
             address: row.address,

@@ -112,9 +112,8 @@ impl Store {
                 let done = fold(&mut tx, *task, sum, now).await?;
                 mark_done(&mut outcomes, steps, *task, done);
                 if !done {
-                    dispatched.extend(
-                        queue_next(&mut tx, *task, sum.batches_ended, resend_at).await?,
-                    );
+                    dispatched
+                        .extend(queue_next(&mut tx, *task, sum.batches_ended, resend_at).await?);
                 }
             }
         }
@@ -137,8 +136,7 @@ async fn post(
             continue;
         }
         let after = move_balance(tx, account, Kind::Email, sum.returned).await?;
-        for (entry, amount) in
-            [(EntryType::Charge, sum.charged), (EntryType::Refund, sum.returned)]
+        for (entry, amount) in [(EntryType::Charge, sum.charged), (EntryType::Refund, sum.returned)]
         {
             if amount > 0 {
                 let movement = Movement {

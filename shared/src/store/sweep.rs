@@ -178,7 +178,8 @@ impl Store {
 
     /// Ends a task whose stored list is damaged: its holds go back, nothing more is charged.
     pub async fn fail_task(&self, task: TaskId, account: AccountId, now: Millis) -> Result<()> {
-        const SQL: &str = "UPDATE tasks SET status = 'failed' WHERE id = $1 AND status = 'cancelled'";
+        const SQL: &str =
+            "UPDATE tasks SET status = 'failed' WHERE id = $1 AND status = 'cancelled'";
         self.cancel_task(task, account, now).await?;
         let mut tx = self.begin().await?;
         on!(&mut tx, c => sqlx::query(SQL).bind(task).execute(c).await.map(|_| ()))?;

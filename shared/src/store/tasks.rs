@@ -42,10 +42,10 @@ impl TryFrom<TaskRow> for Task {
     type Error = StoreError;
 
     fn try_from(row: TaskRow) -> Result<Self> {
-        let status = row.status.parse().map_err(|_| StoreError::Damaged {
-            what: "task status",
-            detail: row.status.clone(),
-        })?;
+        let status = row
+            .status
+            .parse()
+            .map_err(|_| StoreError::Damaged { what: "task status", detail: row.status.clone() })?;
         Ok(Task {
             id: row.id,
             account: row.account_id,
@@ -79,7 +79,8 @@ impl TryFrom<TaskRow> for Task {
 
 /// Tasks with the sums of their touched batches added: those whose own counters are not folded
 /// into the task row yet.
-const SELECT: &str = "SELECT t.id, t.account_id, t.created_by_key, t.name, t.status, t.pause_reason,
+const SELECT: &str =
+    "SELECT t.id, t.account_id, t.created_by_key, t.name, t.status, t.pause_reason,
         t.submitted, t.unique_addresses, t.duplicates, t.invalid_syntax, t.batches,
         t.released, t.created_at, t.started_at, t.finished_at,
         t.deliverable + CAST(COALESCE(SUM(b.deliverable), 0) AS BIGINT) AS deliverable,
@@ -202,7 +203,13 @@ impl Store {
 
     /// Makes a received task `queued`, inside the caller's transaction. Fails with a row count
     /// when the sweeper took it for abandoned.
-    pub async fn accept_task(&self, tx: &mut Tx, task: TaskId, accept: &Accept, now: Millis) -> Result<()> {
+    pub async fn accept_task(
+        &self,
+        tx: &mut Tx,
+        task: TaskId,
+        accept: &Accept,
+        now: Millis,
+    ) -> Result<()> {
         const SQL: &str = "UPDATE tasks SET status = 'queued', name = $2, submitted = $3,
                 unique_addresses = $4, duplicates = $5, invalid_syntax = $6, batches = $7,
                 header = $8, delimiter = $9, created_at = $10, touched_at = $10
@@ -319,7 +326,12 @@ impl Store {
 
     /// Cancels a task: one transaction that ends it, invalidates its leases and gives its holds
     /// back. After it, no result is added and no credit moves for this task.
-    pub async fn cancel_task(&self, id: TaskId, account: AccountId, now: Millis) -> Result<Changed> {
+    pub async fn cancel_task(
+        &self,
+        id: TaskId,
+        account: AccountId,
+        now: Millis,
+    ) -> Result<Changed> {
         const CLOSE: &str = "UPDATE batches SET state = 4, lease_token = NULL
             WHERE task_id = $1 AND state < 3
             RETURNING held, touched, deliverable, undeliverable, risky, unknown, charged, refunded";

@@ -135,7 +135,8 @@ impl Model {
             0 => Reason::Timeout,
             _ => Reason::Accepted,
         };
-        let mut startable = Lease { held, payload: lease.payload.clone(), done: lease.done.clone(), ..*lease };
+        let mut startable =
+            Lease { held, payload: lease.payload.clone(), done: lease.done.clone(), ..*lease };
         startable.held = held;
         let mut found = findings(&startable, verdict);
         found.truncate(most);
@@ -153,7 +154,8 @@ impl Model {
         unknown: usize,
     ) {
         let (steps, count) = self.step(&lease, held, after, most, unknown);
-        let (tally, seqs) = (steps.tally(), steps.findings.iter().map(|f| f.seq).collect::<Vec<_>>());
+        let (tally, seqs) =
+            (steps.tally(), steps.findings.iter().map(|f| f.seq).collect::<Vec<_>>());
         let task = lease.batch.task;
         let settled = self.world.settle(number, &[steps]).await;
         if settled.outcomes == [Settled::Fenced] {

@@ -60,11 +60,7 @@ async fn the_window_is_filled_and_never_overfilled(world: World) {
 }
 
 fn check(world: &World) -> Check {
-    Check {
-        id: CheckId::new(&world.app.ids, START),
-        account: world.account,
-        step: world.number(),
-    }
+    Check { id: CheckId::new(&world.app.ids, START), account: world.account, step: world.number() }
 }
 
 async fn a_lost_check_goes_back(world: World) {

@@ -44,14 +44,16 @@ impl World {
     }
 
     async fn open(url: &str) -> Self {
-        let variables = [("LISTMILL_BATCH_SIZE", BATCH.to_string()), ("LISTMILL_DATABASE_URL", url.into())];
+        let variables =
+            [("LISTMILL_BATCH_SIZE", BATCH.to_string()), ("LISTMILL_DATABASE_URL", url.into())];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         let settings = Settings::load(None, variables).expect("settings");
         let store = Store::connect(url, 8).await.expect("the database");
         store.migrate().await.expect("migrations");
         let queue = Queue::Memory(MemoryQueue::default());
         let app = App::new(store, queue, Clock::manual(START), Ids::system(), settings);
-        let account = app.create_account("owner@example.com", None, 0, false).await.expect("account");
+        let account =
+            app.create_account("owner@example.com", None, 0, false).await.expect("account");
         Self { app, account }
     }
 

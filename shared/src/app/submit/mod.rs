@@ -17,16 +17,16 @@ use futures::Stream;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-pub use self::source::BodyError;
 use self::read::{Block, Format, Limits, ReadError, Summary};
+pub use self::source::BodyError;
 use self::source::{ChunkReader, Unpacked, feed};
 use super::App;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::ledger::Kind;
 use crate::domain::task::{Submitted, Tally, Task, TaskStatus};
+use crate::store::StoreError;
 use crate::store::idempotency::{self, Remembered, RequestKey};
 use crate::store::tasks::{Accept, NewBlock, NewTask};
-use crate::store::StoreError;
 
 /// Pieces of the body that may wait for the reader.
 const BODY_PIECES: usize = 16;
@@ -151,8 +151,7 @@ impl App {
             return Ok(Accepted::Counted { submitted: counts(&summary), balance });
         }
         let task = TaskId::new(&self.ids, self.now());
-        let new =
-            NewTask { id: task, account: submission.account, created_by_key: submission.key };
+        let new = NewTask { id: task, account: submission.account, created_by_key: submission.key };
         self.store.open_task(&new, self.now()).await?;
         let accepted = self.receive_and_accept(&submission, task, body).await;
         if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. })) {
@@ -271,12 +270,12 @@ impl App {
         let ((), written, read) = tokio::join!(feeding, self.write(task, blocks_out), reading);
         // The writer's failure makes the reader's: it goes first.
         let batches = written?;
-        let summary = read
-            .map_err(|_| SubmitError::Store(StoreError::Away))?
-            .map_err(|error| match source::body_error(&error) {
+        let summary = read.map_err(|_| SubmitError::Store(StoreError::Away))?.map_err(|error| {
+            match source::body_error(&error) {
                 Some(body) => SubmitError::Body(body),
                 None => SubmitError::Read(error),
-            })?;
+            }
+        })?;
         let fingerprint = fingerprint.map(|hash| hash.finalize().to_vec()).unwrap_or_default();
         Ok(Received { summary, batches, fingerprint })
     }
@@ -306,9 +305,14 @@ impl App {
         body: impl Stream<Item = std::io::Result<Bytes>> + Send,
     ) -> Result<Accepted, SubmitError> {
         let mut hash = begin_fingerprint(idempotency);
-        source::drain(body, self.settings.body_idle_timeout, self.settings.max_body_bytes, |piece| {
-            hash.update(piece);
-        })
+        source::drain(
+            body,
+            self.settings.body_idle_timeout,
+            self.settings.max_body_bytes,
+            |piece| {
+                hash.update(piece);
+            },
+        )
         .await
         .map_err(SubmitError::Body)?;
         replay(first, &hash.finalize())
