@@ -52,7 +52,7 @@ macro_rules! id {
     };
 }
 
-number!(/// The last `seq` of a page of results.
+number!(/// The first `seq` of the next page of results.
     SeqCursor, "r");
 number!(/// The last entry of a page of the ledger.
     EntryCursor, "l");

@@ -20,11 +20,13 @@ async fn stays_flat() {
     let before = app.apis[0].process.rss() / MIB;
     let id = submit_five_million(client).await;
     let peak = app.apis[0].process.peak_rss() / MIB;
+    eprintln!("API while it takes {ROWS} rows: {peak} MiB at the most");
     assert!(peak < 250, "the API grew from {before} to {peak} MiB while it took the list");
 
     let at_once = most_at_once(&app, client, &id).await;
     client.cancel(&id).await;
     let peak = app.workers[0].process.peak_rss() / MIB;
+    eprintln!("worker at concurrency 10,000: {peak} MiB at the most");
     assert!(peak < 200, "the worker grew to {peak} MiB");
     assert!(at_once > 8_000.0, "only {at_once} at once: nothing was tested");
 
@@ -36,6 +38,7 @@ async fn stays_flat() {
     let (read, rate) = read_slowly(&reader, &path, Duration::from_secs(8)).await;
     assert!(read > 2 * MIB, "{read} bytes read");
     assert!(rate < 2.0, "{rate} MB/s is not slow");
+    eprintln!("API with a slow reader: {} MiB at the most", peak());
     assert!(peak() < 100, "a slow reader made the API grow to {} MiB", peak());
     app.finish().await;
 }

@@ -264,7 +264,7 @@ pub async fn get_results(
     Id(id): Id<TaskId>,
     Params(params): Params<PageParams>,
 ) -> Result<Response, Problem> {
-    let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0);
+    let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0 - 1);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
     let task = api.app.task(id, caller.account).await?;
     let wanted = Wanted { after, limit, follow: false };

@@ -93,7 +93,7 @@ pub async fn results(
 ) -> Result<Response, Problem> {
     let shape = shape(params.format.as_deref(), &headers)?;
     let reasons = filter(params.status.as_deref(), params.reason.as_deref())?;
-    let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0);
+    let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0 - 1);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
     let task = api.app.task(id, caller.account).await?;
     match shape {
@@ -168,7 +168,7 @@ pub struct Results {
 impl Results {
     /// The cursor as text.
     pub fn next_cursor(&self) -> Option<String> {
-        self.next.map(|seq| SeqCursor(seq).write())
+        self.next.map(|seq| SeqCursor(seq + 1).write())
     }
 }
 
@@ -279,6 +279,6 @@ mod tests {
         let want: Vec<_> =
             page.rows.iter().map(|r| serde_json::to_value(ResultView::new(r)).unwrap()).collect();
         assert_eq!(json["data"], serde_json::Value::Array(want));
-        assert_eq!(json["next_cursor"], "r1");
+        assert_eq!(json["next_cursor"], "r2");
     }
 }
