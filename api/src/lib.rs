@@ -5,6 +5,7 @@
 //! handler a [`gate::Caller`]; no handler can be reached without one. Errors of every layer become
 //! answers in one place, [`problem`].
 
+mod connections;
 mod cursor;
 mod extract;
 mod gate;
@@ -16,13 +17,11 @@ mod problem;
 mod routes;
 mod view;
 
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use ipnet::IpNet;
 use listmill_shared::app::App;
 use listmill_shared::domain::verdict::Provider;
@@ -79,7 +78,7 @@ impl Api {
         drain: CancellationToken,
     ) -> Result<Self, ServeError> {
         let redis = match &app.queue {
-            Queue::Redis(redis) => Some(redis.clone()),
+            Queue::Redis(redis) => Some((**redis).clone()),
             Queue::Memory(_) => None,
         };
         Ok(Self(Arc::new(Shared {
@@ -121,15 +120,7 @@ async fn run(
     drain: CancellationToken,
 ) -> Result<(), ServeError> {
     tokio::spawn(upkeep(drain.clone()));
-    // Answers are small and whole: waiting to fill a segment would only delay them.
-    let listener = listener.tap_io(|io| {
-        if let Err(error) = io.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY not set");
-        }
-    });
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(drain.cancelled_owned())
-        .await?;
+    connections::serve(router, listener, drain).await;
     Ok(())
 }
 

@@ -64,7 +64,7 @@ async fn sweep(app: &App, name: &str, round: u64) -> Result<(), StoreError> {
     for check in store.expired_checks(now, AT_ONCE).await? {
         store.close_check(check, false, now).await?;
     }
-    if round % RARELY == 0 {
+    if round.is_multiple_of(RARELY) {
         rarely(app, name).await?;
     }
     Ok(())

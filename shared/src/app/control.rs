@@ -5,7 +5,7 @@ use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::ledger::Kind;
 use crate::domain::task::{PauseReason, Task, TaskStatus};
 use crate::store::StoreError;
-use crate::store::tasks::Changed;
+use crate::store::control::Changed;
 
 /// Why a task's course was not changed.
 #[derive(Debug, thiserror::Error)]

@@ -56,7 +56,7 @@ impl App {
     pub async fn open(settings: Settings, clock: Clock, ids: Ids) -> Result<Self, OpenError> {
         let store = Store::connect(&settings.database_url, settings.database_connections).await?;
         let queue = match &settings.redis_url {
-            Some(url) => Queue::Redis(RedisQueue::open(url, &settings.redis_namespace)?),
+            Some(url) => Queue::Redis(Box::new(RedisQueue::open(url, &settings.redis_namespace)?)),
             None => Queue::Memory(MemoryQueue::default()),
         };
         Ok(Self::new(store, queue, clock, ids, settings))

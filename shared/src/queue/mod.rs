@@ -50,7 +50,7 @@ pub enum Queue {
     /// Inside this process.
     Memory(MemoryQueue),
     /// Between processes.
-    Redis(RedisQueue),
+    Redis(Box<RedisQueue>),
 }
 
 impl Queue {

@@ -85,7 +85,7 @@ impl RedisQueue {
                 .arg(&batch.to_bytes()[..])
                 .ignore();
         }
-        Ok(in_time(pipe.query_async::<()>(&mut self.commands())).await?)
+        in_time(pipe.query_async::<()>(&mut self.commands())).await
     }
 
     pub(super) async fn ack(&self, receipt: &str) -> Result<(), QueueError> {

@@ -5,8 +5,8 @@
 
 use sqlx::FromRow;
 
+use super::control::{lock_task, pause};
 use super::credits::{record, take_up_to};
-use super::tasks::{lock_task, pause};
 use super::{Result, Store, Tx, expect_rows, on, read};
 use crate::domain::batch::{BatchRef, Lease};
 use crate::domain::clock::Millis;

@@ -10,6 +10,7 @@
 pub mod accounts;
 pub mod batches;
 pub mod checks;
+pub mod control;
 pub mod credits;
 pub mod gate;
 pub mod gather;

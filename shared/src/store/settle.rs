@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
 use super::batches::queue_next;
+use super::control::lock_task;
 use super::credits::{move_balance, record};
-use super::tasks::lock_task;
+use super::tasks::TallyRow;
 use super::{Result, Store, Tx, expect_rows, on};
 use crate::domain::batch::{After, BatchRef, Finding, Settled, Step};
 use crate::domain::clock::Millis;
@@ -32,28 +33,12 @@ pub struct Settlement {
     pub dispatched: Vec<BatchRef>,
 }
 
+/// A batch after its step.
 #[derive(FromRow)]
 struct Fenced {
     addresses: i32,
-    deliverable: i64,
-    undeliverable: i64,
-    risky: i64,
-    unknown: i64,
-    charged: i64,
-    refunded: i64,
-}
-
-impl Fenced {
-    fn tally(&self) -> Tally {
-        Tally {
-            deliverable: self.deliverable,
-            undeliverable: self.undeliverable,
-            risky: self.risky,
-            unknown: self.unknown,
-            charged: self.charged,
-            refunded: self.refunded,
-        }
-    }
+    #[sqlx(flatten)]
+    tally: TallyRow,
 }
 
 /// What the steps of one task add up to.
@@ -221,7 +206,7 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
         .bind(tally.charged).bind(tally.refunded)
         .fetch_optional(c).await)?;
     if let Some(row) = row {
-        let folded = row.tally();
+        let folded = Tally::from(row.tally);
         let batch_done =
             step.after == After::Release && folded.processed() == i64::from(row.addresses);
         return Ok(Passed::Applied { batch_done, folded });

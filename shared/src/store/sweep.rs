@@ -5,8 +5,8 @@
 use sqlx::FromRow;
 
 use super::batches::queue_next;
+use super::control::{lock_task, resume};
 use super::credits::{move_balance, record};
-use super::tasks::{lock_task, resume};
 use super::{Result, Store, expect_rows, on, read};
 use crate::domain::batch::BatchRef;
 use crate::domain::clock::Millis;
@@ -174,16 +174,6 @@ impl Store {
             WHERE status = 'ingesting' AND touched_at < $1 ORDER BY touched_at LIMIT $2";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(before).bind(limit)
             .fetch_all(c).await)?)
-    }
-
-    /// Ends a task whose stored list is damaged: its holds go back, nothing more is charged.
-    pub async fn fail_task(&self, task: TaskId, account: AccountId, now: Millis) -> Result<()> {
-        const SQL: &str =
-            "UPDATE tasks SET status = 'failed' WHERE id = $1 AND status = 'cancelled'";
-        self.cancel_task(task, account, now).await?;
-        let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL).bind(task).execute(c).await.map(|_| ()))?;
-        tx.commit().await
     }
 
     /// Tells that this worker lives, and with what concurrency; forgets those long silent.

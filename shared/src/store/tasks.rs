@@ -1,15 +1,12 @@
-//! Tasks: receiving, reading, and the lines that their owner draws (cancel, pause, resume, erase).
-//!
-//! A task row is locked first, then its batches, then the account.
+//! Tasks: receiving them, block by block, and reading them. What changes their course is in
+//! [`super::control`].
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::credits::{move_balance, record};
 use super::gather::Gather;
 use super::{Result, Store, StoreError, Tx, expect_rows, on, read};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
-use crate::domain::ledger::{EntryType, Kind, Movement};
 use crate::domain::task::{PauseReason, Submitted, Tally, Task, TaskStatus};
 
 #[derive(FromRow)]
@@ -29,13 +26,33 @@ struct TaskRow {
     created_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
+    held: i64,
+    #[sqlx(flatten)]
+    tally: TallyRow,
+}
+
+/// The counters that tasks and batches share.
+#[derive(FromRow)]
+pub(super) struct TallyRow {
     deliverable: i64,
     undeliverable: i64,
     risky: i64,
     unknown: i64,
     charged: i64,
     refunded: i64,
-    held: i64,
+}
+
+impl From<TallyRow> for Tally {
+    fn from(row: TallyRow) -> Self {
+        Tally {
+            deliverable: row.deliverable,
+            undeliverable: row.undeliverable,
+            risky: row.risky,
+            unknown: row.unknown,
+            charged: row.charged,
+            refunded: row.refunded,
+        }
+    }
 }
 
 impl TryFrom<TaskRow> for Task {
@@ -59,14 +76,7 @@ impl TryFrom<TaskRow> for Task {
                 duplicates: row.duplicates,
                 invalid_syntax: row.invalid_syntax,
             },
-            tally: Tally {
-                deliverable: row.deliverable,
-                undeliverable: row.undeliverable,
-                risky: row.risky,
-                unknown: row.unknown,
-                charged: row.charged,
-                refunded: row.refunded,
-            },
+            tally: row.tally.into(),
             held: row.held,
             released: row.released,
             created_at: row.created_at,
@@ -142,17 +152,6 @@ pub enum NewBlock {
         /// The rows, encoded.
         payload: Vec<u8>,
     },
-}
-
-/// What a change of a task's course came to.
-#[derive(Debug)]
-pub enum Changed {
-    /// Done.
-    Done,
-    /// The task is in a state that does not allow it.
-    Refused(TaskStatus),
-    /// No such task of this account.
-    Missing,
 }
 
 impl Store {
@@ -324,113 +323,6 @@ impl Store {
         Ok(found)
     }
 
-    /// Cancels a task: one transaction that ends it, invalidates its leases and gives its holds
-    /// back. After it, no result is added and no credit moves for this task.
-    pub async fn cancel_task(
-        &self,
-        id: TaskId,
-        account: AccountId,
-        now: Millis,
-    ) -> Result<Changed> {
-        const CLOSE: &str = "UPDATE batches SET state = 4, lease_token = NULL
-            WHERE task_id = $1 AND state < 3
-            RETURNING held, touched, deliverable, undeliverable, risky, unknown, charged, refunded";
-        const EMPTY: &str = "UPDATE batches SET held = 0, touched = 0
-            WHERE task_id = $1 AND touched = 1";
-        const END: &str = "UPDATE tasks SET status = 'cancelled', pause_reason = NULL,
-                finished_at = $2, released = $3,
-                deliverable = deliverable + $4, undeliverable = undeliverable + $5,
-                risky = risky + $6, unknown = unknown + $7, charged = charged + $8,
-                refunded = refunded + $9
-            WHERE id = $1";
-        let mut tx = self.begin().await?;
-        match lock_task(&mut tx, id, Some(account)).await? {
-            None => return Ok(Changed::Missing),
-            Some(TaskStatus::Cancelled) => return Ok(Changed::Done),
-            Some(status) if status.has_ended() => return Ok(Changed::Refused(status)),
-            Some(_) => {}
-        }
-        let open: Vec<OpenBatch> =
-            on!(&mut tx, c => sqlx::query_as(CLOSE).bind(id).fetch_all(c).await)?;
-        on!(&mut tx, c => sqlx::query(EMPTY).bind(id).execute(c).await.map(|_| ()))?;
-        let (mut held, mut tally) = (0, Tally::default());
-        for batch in &open {
-            held += batch.held;
-            tally += batch.tally();
-        }
-        let rows = on!(&mut tx, c => sqlx::query(END)
-            .bind(id).bind(now).bind(held).bind(tally.deliverable).bind(tally.undeliverable)
-            .bind(tally.risky).bind(tally.unknown).bind(tally.charged).bind(tally.refunded)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("cancel task", rows, 1)?;
-        if held > 0 {
-            let after = move_balance(&mut tx, account, Kind::Email, held).await?;
-            let movement = Movement {
-                account,
-                kind: Kind::Email,
-                entry: EntryType::Refund,
-                amount: held,
-                task: Some(id),
-                step: None,
-                note: Some(String::from("cancelled")),
-            };
-            record(&mut tx, &movement, after, now).await?;
-        }
-        tx.commit().await?;
-        Ok(Changed::Done)
-    }
-
-    /// Stops a task from starting addresses until it is resumed.
-    pub async fn pause_task(&self, id: TaskId, account: AccountId) -> Result<Changed> {
-        let mut tx = self.begin().await?;
-        match lock_task(&mut tx, id, Some(account)).await? {
-            None => return Ok(Changed::Missing),
-            Some(status) if status.has_ended() => return Ok(Changed::Refused(status)),
-            Some(_) => {}
-        }
-        pause(&mut tx, id, PauseReason::Requested).await?;
-        tx.commit().await?;
-        Ok(Changed::Done)
-    }
-
-    /// Lets a paused task go on, whatever paused it.
-    pub async fn resume_task(&self, id: TaskId, account: AccountId) -> Result<Changed> {
-        let mut tx = self.begin().await?;
-        match lock_task(&mut tx, id, Some(account)).await? {
-            None => return Ok(Changed::Missing),
-            Some(TaskStatus::Paused) => {}
-            Some(status) if status.is_active() => return Ok(Changed::Done),
-            Some(status) => return Ok(Changed::Refused(status)),
-        }
-        resume(&mut tx, id).await?;
-        tx.commit().await?;
-        Ok(Changed::Done)
-    }
-
-    /// Erases an ended task's results, rows and addresses. The task row stays, unseen, for the
-    /// books.
-    pub async fn erase_task(&self, id: TaskId, account: AccountId, now: Millis) -> Result<Changed> {
-        const RESULTS: &str = "DELETE FROM results WHERE task_id = $1";
-        const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1";
-        const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1";
-        const MARK: &str = "UPDATE tasks SET deleted_at = $2, header = NULL, name = NULL
-            WHERE id = $1 AND deleted_at IS NULL";
-        let mut tx = self.begin().await?;
-        match lock_task(&mut tx, id, Some(account)).await? {
-            None => return Ok(Changed::Missing),
-            Some(status) if !status.has_ended() => return Ok(Changed::Refused(status)),
-            Some(_) => {}
-        }
-        for sql in [RESULTS, ROWS, BATCHES] {
-            on!(&mut tx, c => sqlx::query(sql).bind(id).execute(c).await.map(|_| ()))?;
-        }
-        let rows = on!(&mut tx, c => sqlx::query(MARK).bind(id).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("erase task", rows, 1)?;
-        tx.commit().await?;
-        Ok(Changed::Done)
-    }
-
     /// Header and delimiter of the submitted CSV.
     pub async fn task_header(&self, id: TaskId) -> Result<(Option<Vec<u8>>, u8)> {
         const SQL: &str = "SELECT header, delimiter FROM tasks WHERE id = $1";
@@ -438,73 +330,4 @@ impl Store {
             read!(self, c => sqlx::query_as(SQL).bind(id).fetch_one(c).await)?;
         Ok((header, delimiter as u8))
     }
-}
-
-#[derive(FromRow)]
-struct OpenBatch {
-    held: i64,
-    deliverable: i64,
-    undeliverable: i64,
-    risky: i64,
-    unknown: i64,
-    charged: i64,
-    refunded: i64,
-}
-
-impl OpenBatch {
-    fn tally(&self) -> Tally {
-        Tally {
-            deliverable: self.deliverable,
-            undeliverable: self.undeliverable,
-            risky: self.risky,
-            unknown: self.unknown,
-            charged: self.charged,
-            refunded: self.refunded,
-        }
-    }
-}
-
-/// Locks a task's row and tells its status; `None` when there is none (of this account, if given).
-pub(super) async fn lock_task(
-    tx: &mut Tx,
-    id: TaskId,
-    account: Option<AccountId>,
-) -> Result<Option<TaskStatus>> {
-    // SQLite has one writer, and we are it; PostgreSQL locks the row.
-    const LITE: &str = "SELECT status FROM tasks
-        WHERE id = $1 AND (account_id = $2 OR $2 IS NULL)
-          AND status <> 'ingesting' AND deleted_at IS NULL";
-    const PG: &str = "SELECT status FROM tasks
-        WHERE id = $1 AND (account_id = $2 OR $2 IS NULL)
-          AND status <> 'ingesting' AND deleted_at IS NULL FOR NO KEY UPDATE";
-    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
-    let status: Option<String> = on!(tx, c => sqlx::query_scalar(sql).bind(id).bind(account)
-        .fetch_optional(c).await)?;
-    status
-        .map(|name| {
-            name.parse().map_err(|_| StoreError::Damaged { what: "task status", detail: name })
-        })
-        .transpose()
-}
-
-/// Pauses a task that has not ended; the caller holds its lock. Batches already leased go on until
-/// their worker hears of it.
-pub(super) async fn pause(tx: &mut Tx, id: TaskId, reason: PauseReason) -> Result<()> {
-    const TASK: &str = "UPDATE tasks SET status = 'paused', pause_reason = $2 WHERE id = $1";
-    const BATCHES: &str = "UPDATE batches SET state = 0 WHERE task_id = $1 AND state = 1";
-    let rows = on!(&mut *tx, c => sqlx::query(TASK).bind(id).bind(reason.as_str())
-        .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("pause task", rows, 1)?;
-    on!(&mut *tx, c => sqlx::query(BATCHES).bind(id).execute(c).await.map(|_| ()))?;
-    Ok(())
-}
-
-/// Makes a paused task active again; the caller holds its lock.
-pub(super) async fn resume(tx: &mut Tx, id: TaskId) -> Result<()> {
-    const SQL: &str = "UPDATE tasks SET pause_reason = NULL,
-            status = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END
-        WHERE id = $1 AND status = 'paused'";
-    let rows = on!(tx, c => sqlx::query(SQL).bind(id)
-        .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("resume task", rows, 1)
 }

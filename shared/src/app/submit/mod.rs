@@ -154,10 +154,10 @@ impl App {
         let new = NewTask { id: task, account: submission.account, created_by_key: submission.key };
         self.store.open_task(&new, self.now()).await?;
         let accepted = self.receive_and_accept(&submission, task, body).await;
-        if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. })) {
-            if let Err(error) = self.store.drop_ingest(task).await {
-                tracing::warn!(%error, %task, "refused submission not removed; the sweeper will");
-            }
+        if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. }))
+            && let Err(error) = self.store.drop_ingest(task).await
+        {
+            tracing::warn!(%error, %task, "refused submission not removed; the sweeper will");
         }
         accepted
     }
@@ -184,7 +184,7 @@ impl App {
         let accept = Accept {
             name: summary.options.name.or_else(|| submission.name.clone()),
             submitted: counts,
-            batches: batches,
+            batches,
             header: summary.header,
             delimiter: summary.delimiter,
         };
