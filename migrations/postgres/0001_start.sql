@@ -148,6 +148,7 @@ CREATE TABLE results (
     smtp_code SMALLINT,
     mx TEXT,
     did_you_mean TEXT,
+    detail TEXT,                             -- what the verdict rests on, as JSON
     PRIMARY KEY (task_id, seq)
 );
 

@@ -35,6 +35,21 @@ pub struct Settings {
     pub provider: ProviderKind,
     #[serde(deserialize_with = "duration")]
     pub sandbox_latency: Duration,
+    pub dns: String,
+    pub smtp_port: u16,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub smtp_ehlo: Option<String>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub smtp_from: Option<String>,
+    #[serde(deserialize_with = "duration")]
+    pub smtp_timeout: Duration,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub smtp_source_ip: Option<String>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub smtp_socks5: Option<String>,
+    #[serde(deserialize_with = "switch")]
+    pub smtp_starttls: bool,
+    pub smtp_host_connections: usize,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "duration")]

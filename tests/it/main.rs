@@ -8,6 +8,7 @@ mod crash;
 mod credits;
 mod documents;
 mod downloads;
+mod engine;
 mod events;
 mod fairness;
 mod gate;

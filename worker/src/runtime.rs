@@ -234,11 +234,7 @@ async fn finish(app: &App, context: &Context) {
 
 /// Unique per start: host, process, and something random.
 fn worker_name(app: &App) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => "worker",
-        host => host,
-    };
+    let host = crate::provider::host_name();
     let random = u32::from_le_bytes(app.ids.bytes());
     format!("{host}-{}-{random:08x}", std::process::id())
 }

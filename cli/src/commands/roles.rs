@@ -21,7 +21,8 @@ const SLACK: Duration = Duration::from_secs(5);
 /// `listmill api`.
 pub async fn api(context: Context) -> Result<ExitCode> {
     needs_redis(&context, "api")?;
-    let provider = listmill_worker::provider::build(&context.settings)?;
+    let provider =
+        listmill_worker::provider::build(&context.settings, &context.clock, &context.ids)?;
     let Some(app) = open_patiently(&context).await? else { return Ok(ExitCode::SUCCESS) };
     let listener = listen(&context.settings.bind, "bind").await?;
     listmill_api::install_metrics()?;
@@ -37,7 +38,8 @@ pub async fn api(context: Context) -> Result<ExitCode> {
 /// `listmill worker`.
 pub async fn worker(context: Context) -> Result<ExitCode> {
     needs_redis(&context, "worker")?;
-    let provider = listmill_worker::provider::build(&context.settings)?;
+    let provider =
+        listmill_worker::provider::build(&context.settings, &context.clock, &context.ids)?;
     let Some(app) = open_patiently(&context).await? else { return Ok(ExitCode::SUCCESS) };
     listmill_api::install_metrics()?;
     let drain = context.shutdown.drain.clone();

@@ -25,7 +25,7 @@ struct Owner {
 
 pub async fn run(context: Context) -> Result<ExitCode> {
     let settings = &context.settings;
-    let provider = listmill_worker::provider::build(settings)?;
+    let provider = listmill_worker::provider::build(settings, &context.clock, &context.ids)?;
     // Before the database: a second `up` must not touch the file of the first.
     let listener = listen(&settings.bind, "bind").await?;
     let url = url_of(listener.local_addr()?);

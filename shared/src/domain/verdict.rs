@@ -260,6 +260,8 @@ pub struct Verdict {
     pub mx: Option<String>,
     /// Its last reply code.
     pub smtp_code: Option<i16>,
+    /// What the verdict rests on, as JSON.
+    pub detail: Option<String>,
     /// Worth asking again later.
     pub temporary: bool,
 }
@@ -274,6 +276,7 @@ impl Verdict {
             did_you_mean: None,
             mx: None,
             smtp_code: None,
+            detail: None,
             temporary: false,
         }
     }
@@ -292,18 +295,21 @@ pub trait Provider: Send + Sync {
 
     /// Its name in logs and in the demo's honest line.
     fn name(&self) -> &'static str;
+
+    /// How often it may be asked about an address at once when the answer is temporary. A mail
+    /// server that says "later" must not be asked again right away.
+    fn attempts(&self) -> i16 {
+        1
+    }
 }
 
-/// How often an address is asked when the answer is temporary.
-pub const ATTEMPTS: i16 = 3;
-
-/// Asks `provider` until the answer is not temporary, or [`ATTEMPTS`] are used up; returns the
+/// Asks `provider` until the answer is not temporary, or its attempts are used up; returns the
 /// verdict and the number of attempts.
 pub async fn ask(provider: &dyn Provider, address: &str) -> (Verdict, i16) {
     let mut attempt = 1;
     loop {
         let verdict = provider.verify(address, attempt).await;
-        if !verdict.temporary || attempt == ATTEMPTS {
+        if !verdict.temporary || attempt >= provider.attempts() {
             return (verdict, attempt);
         }
         attempt += 1;

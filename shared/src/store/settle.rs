@@ -21,7 +21,7 @@ use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement};
 use crate::domain::task::Tally;
 
-/// Rows of one multi-row INSERT on SQLite: 13 values each, 32,766 allowed.
+/// Rows of one multi-row INSERT on SQLite: 14 values each, 32,766 allowed.
 const LITE_ROWS: usize = 512;
 
 /// What a settlement came to.
@@ -249,7 +249,7 @@ async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()
             let mut copy = tx
                 .copy_in_raw(
                     "COPY results (task_id, seq, address, reason, score, flags, credit, attempts,
-                         step, checked_at, smtp_code, mx, did_you_mean)
+                         step, checked_at, smtp_code, mx, did_you_mean, detail)
                      FROM STDIN WITH (FORMAT binary)",
                 )
                 .await?;
@@ -277,7 +277,7 @@ async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()
 fn insert_values(number: i64, part: &[(&Step, &Finding)]) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new(
         "INSERT INTO results (task_id, seq, address, reason, score, flags, credit, attempts,
-            step, checked_at, smtp_code, mx, did_you_mean) ",
+            step, checked_at, smtp_code, mx, did_you_mean, detail) ",
     );
     sql.push_values(part, |mut row, (step, finding)| {
         let verdict = &finding.verdict;
@@ -293,7 +293,8 @@ fn insert_values(number: i64, part: &[(&Step, &Finding)]) -> QueryBuilder<Sqlite
             .push_bind(finding.checked_at)
             .push_bind(verdict.smtp_code)
             .push_bind(verdict.mx.clone())
-            .push_bind(verdict.did_you_mean.clone());
+            .push_bind(verdict.did_you_mean.clone())
+            .push_bind(verdict.detail.clone());
     });
     sql
 }
@@ -301,7 +302,7 @@ fn insert_values(number: i64, part: &[(&Step, &Finding)]) -> QueryBuilder<Sqlite
 /// PostgreSQL's binary COPY format: a header, rows of length-prefixed fields, a trailer.
 /// Source: PostgreSQL manual, COPY, "Binary Format".
 fn copy_rows(number: i64, steps: &[&Step]) -> Vec<u8> {
-    const FIELDS: i16 = 13;
+    const FIELDS: i16 = 14;
     let count: usize = steps.iter().map(|step| step.findings.len()).sum();
     let mut out = Vec::with_capacity(32 + count * 160);
     out.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
@@ -323,6 +324,7 @@ fn copy_rows(number: i64, steps: &[&Step]) -> Vec<u8> {
             nullable(&mut out, verdict.smtp_code.map(i16::to_be_bytes).as_ref().map(|b| &b[..]));
             nullable(&mut out, verdict.mx.as_deref().map(str::as_bytes));
             nullable(&mut out, verdict.did_you_mean.as_deref().map(str::as_bytes));
+            nullable(&mut out, verdict.detail.as_deref().map(str::as_bytes));
         }
     }
     out.extend_from_slice(&(-1_i16).to_be_bytes());

@@ -41,6 +41,10 @@ impl Provider for Sandbox {
     fn name(&self) -> &'static str {
         "sandbox"
     }
+
+    fn attempts(&self) -> i16 {
+        3
+    }
 }
 
 fn judge(word: &str, domain: &str, attempt: i16) -> Verdict {

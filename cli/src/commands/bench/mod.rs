@@ -128,7 +128,7 @@ impl Target {
         settings.bind = String::from("127.0.0.1:0");
         settings.provider = ProviderKind::Sandbox;
         settings.shutdown_grace = Duration::from_secs(1);
-        let provider = listmill_worker::provider::build(&settings)?;
+        let provider = listmill_worker::provider::build(&settings, &context.clock, &context.ids)?;
         let app = App::open(settings, context.clock.clone(), context.ids.clone()).await?;
         app.store.migrate().await?;
         let listener = listen(&app.settings.bind, "bind").await?;

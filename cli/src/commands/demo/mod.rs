@@ -81,7 +81,7 @@ struct Story {
 pub async fn run(context: Context, args: DemoArgs) -> Result<ExitCode> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let settings = settings(&context, folder.path())?;
-    let provider = listmill_worker::provider::build(&settings)?;
+    let provider = listmill_worker::provider::build(&settings, &context.clock, &context.ids)?;
     let drain = CancellationToken::new();
     let opening = async {
         let app = App::open(settings, context.clock.clone(), context.ids.clone()).await?;

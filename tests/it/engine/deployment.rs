@@ -1,0 +1,58 @@
+//! The engine inside the product: a list is submitted, mail servers are asked, credits follow.
+
+use std::collections::HashMap;
+
+use listmill_tests::{Setup, Size, for_each_size};
+
+use super::server::{Script, say};
+use super::world::World;
+
+for_each_size!(a_list_is_verified_by_asking);
+
+async fn a_list_is_verified_by_asking(size: Size) {
+    let world = World::new().await;
+    let script = Script::new(|seen| match seen.local {
+        local if local.starts_with("known") => say("250 2.1.5 Ok"),
+        "full" => say("452 4.2.2 mailbox full"),
+        "policy" => say("550 5.7.1 blocked"),
+        _ => say("550 5.1.1 no such user"),
+    });
+    let _mx = world.mail("shop.test", "127.0.0.1", script).await;
+    let setup = Setup::new(size.with(1, 1)).env("LISTMILL_PROVIDER", "smtp");
+    let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
+    let app = setup.env("LISTMILL_SMTP_PORT", world.port.to_string()).start().await;
+    let customer = app.customer(100).await;
+    let client = &customer.client;
+    let list = [
+        "known1@shop.test",
+        "nobody@shop.test",
+        "full@shop.test",
+        "policy@shop.test",
+        "kate@nowhere.test",
+        "not an address",
+    ];
+    let task = client.submit(&list).await;
+    let task = client.wait_completed(&task.id).await;
+    let results = client.results(&task.id).await;
+    let found: HashMap<&str, (&str, &str)> = results
+        .iter()
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap_or_default();
+            (text("email"), (text("reason"), text("credit")))
+        })
+        .collect();
+    let want = [
+        ("known1@shop.test", ("accepted", "charged")),
+        ("nobody@shop.test", ("mailbox_not_found", "charged")),
+        ("full@shop.test", ("mailbox_full", "charged")),
+        ("policy@shop.test", ("blocked", "refunded")),
+        ("kate@nowhere.test", ("no_domain", "charged")),
+        ("not an address", ("invalid_syntax", "free")),
+    ];
+    assert_eq!(found, HashMap::from(want));
+    assert_eq!((task.credits.charged, task.credits.refunded), (4, 1));
+    let accepted = results.iter().find(|row| row["email"] == "known1@shop.test").expect("a row");
+    assert_eq!(accepted["smtp_code"], 250, "{accepted}");
+    assert_eq!(accepted["mx"], "mx-127-0-0-1.shop.test", "{accepted}");
+    app.finish().await;
+}

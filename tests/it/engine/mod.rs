@@ -1,0 +1,11 @@
+//! The engine against scripted mail servers and a zone of its own, all on loopback.
+
+mod deployment;
+mod facts;
+mod hostile;
+mod manners;
+mod names;
+mod server;
+mod sessions;
+mod world;
+mod zone;
