@@ -311,14 +311,26 @@ impl Store {
 
     /// Statuses of these tasks now; unknown ids are left out.
     pub async fn task_statuses(&self, ids: &[TaskId]) -> Result<Vec<(TaskId, TaskStatus)>> {
-        const SQL: &str = "SELECT status FROM tasks WHERE id = $1";
+        const STATUSES: &str = "SELECT id, status FROM tasks WHERE id IN (";
+        macro_rules! find {
+            ($pool:expr, $ids:expr) => {{
+                let mut sql = QueryBuilder::new(STATUSES);
+                let mut list = sql.separated(", ");
+                for id in $ids {
+                    list.push_bind(*id);
+                }
+                sql.push(")");
+                sql.build_query_as::<(TaskId, String)>().fetch_all($pool).await?
+            }};
+        }
         let mut found = Vec::with_capacity(ids.len());
-        for id in ids {
-            let status: Option<String> = read!(self, c => sqlx::query_scalar(SQL).bind(*id)
-                .fetch_optional(c).await)?;
-            if let Some(status) = status.and_then(|s| s.parse().ok()) {
-                found.push((*id, status));
-            }
+        for some in ids.chunks(1_000) {
+            let rows = match self {
+                Store::Pg(pool) => find!(pool, some),
+                Store::Lite { read, .. } => find!(read, some),
+            };
+            let known = rows.into_iter().filter_map(|(id, name)| Some((id, name.parse().ok()?)));
+            found.extend(known);
         }
         Ok(found)
     }
