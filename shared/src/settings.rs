@@ -50,6 +50,12 @@ pub struct Settings {
     #[serde(deserialize_with = "switch")]
     pub smtp_starttls: bool,
     pub smtp_host_connections: usize,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub disposable_list: Option<String>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub free_list: Option<String>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub role_list: Option<String>,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "duration")]

@@ -20,6 +20,10 @@ async fn a_list_is_verified_by_asking(size: Size) {
     let _mx = world.mail("shop.test", "127.0.0.1", script).await;
     let setup = Setup::new(size.with(1, 1)).env("LISTMILL_PROVIDER", "smtp");
     let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
+    let lists = listmill_tests::scratch::folder("lists");
+    let throw_away = lists.join("throw-away.txt");
+    std::fs::write(&throw_away, "# ours\nburner.test\n").expect("a file");
+    let setup = setup.env("LISTMILL_DISPOSABLE_LIST", throw_away.display().to_string());
     let app = setup.env("LISTMILL_SMTP_PORT", world.port.to_string()).start().await;
     let customer = app.customer(100).await;
     let client = &customer.client;
@@ -28,6 +32,7 @@ async fn a_list_is_verified_by_asking(size: Size) {
         "nobody@shop.test",
         "full@shop.test",
         "policy@shop.test",
+        "kate@burner.test",
         "kate@nowhere.test",
         "not an address",
     ];
@@ -46,11 +51,12 @@ async fn a_list_is_verified_by_asking(size: Size) {
         ("nobody@shop.test", ("mailbox_not_found", "charged")),
         ("full@shop.test", ("mailbox_full", "charged")),
         ("policy@shop.test", ("blocked", "refunded")),
+        ("kate@burner.test", ("disposable", "charged")),
         ("kate@nowhere.test", ("no_domain", "charged")),
         ("not an address", ("invalid_syntax", "free")),
     ];
     assert_eq!(found, HashMap::from(want));
-    assert_eq!((task.credits.charged, task.credits.refunded), (4, 1));
+    assert_eq!((task.credits.charged, task.credits.refunded), (5, 1));
     let accepted = results.iter().find(|row| row["email"] == "known1@shop.test").expect("a row");
     assert_eq!(accepted["smtp_code"], 250, "{accepted}");
     assert_eq!(accepted["mx"], "mx-127-0-0-1.shop.test", "{accepted}");

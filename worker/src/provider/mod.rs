@@ -6,6 +6,7 @@ mod sandbox;
 pub mod smtp;
 pub mod suggest;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use listmill_shared::domain::clock::Clock;
@@ -13,6 +14,7 @@ use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::Provider;
 use listmill_shared::settings::{ProviderKind, Settings};
 
+use lists::ListFiles;
 pub use sandbox::Sandbox;
 use smtp::{Config, SetupError, Smtp};
 
@@ -69,6 +71,11 @@ fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
         socks5: settings.smtp_socks5.clone(),
         starttls: settings.smtp_starttls,
         limits: smtp::Limits { connections: settings.smtp_host_connections, ..shipped.limits },
+        lists: ListFiles {
+            disposable: settings.disposable_list.as_ref().map(PathBuf::from),
+            free: settings.free_list.as_ref().map(PathBuf::from),
+            roles: settings.role_list.as_ref().map(PathBuf::from),
+        },
         // Another port means servers of one's own.
         private_hosts: settings.smtp_port != SMTP_PORT,
         ..shipped
