@@ -1,6 +1,8 @@
 //! The gate: who calls, and may they?
 //!
-//! Checks 1 to 6 and 9 of the contract, in its order, on the state of this moment: the key and the
+//! The checks, in this order: the caller's network is blocked (403); no key, or not in the right form
+//! (401); no such key, or deleted (401); disabled by its owner (403); suspended (403, with the reason);
+//! expired (401); over its request limit (429). All on the state of this moment: the key and the
 //! version of the blocked networks are read for every request, and no acceptance is kept. What is
 //! kept is the parsed list of blocked networks, with its version; another version reloads it before
 //! the request is judged.
@@ -150,7 +152,7 @@ fn refused(api: &Api, refusal: &Refusal) -> Turned {
     Turned::Refused(plain(status, &body))
 }
 
-/// The contract's table.
+/// Status and body of each refusal, the same on every route.
 fn refusal_body(prefix: &str, refusal: &Refusal) -> (&'static str, StatusCode, Value) {
     const SUSPENDED: &str = "API key is suspended";
     const INACTIVE: &str = "Invalid or inactive API key";

@@ -1,4 +1,4 @@
-//! The black-box suite: said by the contract and asked over HTTP or the command line; and the
+//! The black-box suite: what the product promises, asked over HTTP or the command line; and the
 //! conformance suite of the store ([`store`]).
 
 mod bad_input;

@@ -1,5 +1,5 @@
 //! Harness of the black-box suite: it starts real servers and real processes, and knows the
-//! product only by its contract (command line, settings, HTTP).
+//! product only from outside (command line, settings, HTTP).
 //!
 //! Data structures:
 //! - [`scratch`]: one temporary folder per test process, and the watchdog that removes it

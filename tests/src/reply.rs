@@ -35,7 +35,7 @@ impl Reply {
         assert_eq!(&self.json(), body, "{}", self.request);
     }
 
-    /// RFC 9457, in the shape of CONTRACT part 3; gives the object.
+    /// A problem document (RFC 9457) with our members; gives the object.
     pub fn expect_problem(&self) -> Value {
         let kind = self.header("content-type").unwrap_or_default();
         assert!(kind.starts_with("application/problem+json"), "{kind}: {self}");

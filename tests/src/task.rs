@@ -49,7 +49,7 @@ impl Task {
     }
 }
 
-/// The contract shows credits with a decimal point; amounts are whole all the same.
+/// The API may show credits with a decimal point; amounts are whole all the same.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let number = f64::deserialize(deserializer)?;
     let text = format!("{number:.0}");

@@ -43,7 +43,7 @@ const POLL: Duration = Duration::from_millis(100);
 const REVOKE_AT: u64 = 15;
 /// Far beyond what the list takes; then the demo says so instead of waiting.
 const TOO_LONG: Duration = Duration::from_secs(60);
-/// What the gate says to a key that its owner disabled (CONTRACT part 3, check 4).
+/// What the gate says to a key that its owner disabled.
 const SUSPENDED: &str =
     r#"{"error":"API key is suspended","reason":"This API key has been suspended"}"#;
 
