@@ -1,15 +1,16 @@
-//! Results as files, streamed: a task of its own reads ahead by at most two pages, which the
+//! Results as files, streamed: a task of its own reads ahead by a few pages at most, which the
 //! connection turns into bytes as its reader takes them. So neither the size of the task nor a slow
 //! reader grows the process.
 
 use std::io;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::payload::{Rows, decode_rows};
 use listmill_shared::domain::task::Task;
@@ -24,6 +25,8 @@ use crate::view::{write_number, write_result, write_stamp};
 
 /// Results read at once.
 const PAGE: i64 = 5_000;
+/// Pages read at the same time.
+const AT_ONCE: usize = 2;
 /// Pages that wait for the connection, beside the one that is being sent.
 const AHEAD: usize = 1;
 
@@ -46,7 +49,8 @@ const COLUMNS: [&str; 12] = [
 /// One result a line.
 pub fn ndjson(store: &Store, task: &Task, reasons: Option<Vec<Reason>>) -> Response {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(read_results(store.clone(), task.id, reasons, sender));
+    let addresses = task.submitted.unique;
+    tokio::spawn(read_results(store.clone(), task.id, addresses, reasons, sender));
     let lines = ReceiverStream::new(receiver).map(|page| {
         let page: Vec<Found> = page.map_err(broken)?;
         let mut out = Vec::with_capacity(page.len() * 320);
@@ -59,30 +63,35 @@ pub fn ndjson(store: &Store, task: &Task, reasons: Option<Vec<Reason>>) -> Respo
     file(task, "ndjson", "application/x-ndjson", Body::from_stream(lines))
 }
 
+/// Reads pages in `seq` order, [`AT_ONCE`] of them at a time. Each is read by a task of its own, so
+/// that no connection to the database waits for a slow reader.
 async fn read_results(
     store: Store,
     task: TaskId,
+    addresses: i64,
     reasons: Option<Vec<Reason>>,
     sender: mpsc::Sender<Result<Vec<Found>, StoreError>>,
 ) {
     if reasons.as_ref().is_some_and(Vec::is_empty) {
         return;
     }
-    let mut after = -1;
-    loop {
-        let page = store.results(task, after, PAGE, reasons.as_deref()).await;
-        let more = match &page {
-            Ok(rows) => match rows.last() {
-                Some(last) => {
-                    after = last.seq;
-                    rows.len() as i64 == PAGE
-                }
-                None => return,
-            },
-            Err(_) => false,
-        };
+    let reasons = Arc::new(reasons);
+    let mut pages = stream::iter((0..addresses).step_by(PAGE as usize))
+        .map(|from| {
+            let (store, reasons) = (store.clone(), reasons.clone());
+            tokio::spawn(async move {
+                store.results_between(task, from, from + PAGE, reasons.as_deref()).await
+            })
+        })
+        .buffered(AT_ONCE);
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap_or(Err(StoreError::Away));
+        if page.as_ref().is_ok_and(Vec::is_empty) {
+            continue;
+        }
+        let failed = page.is_err();
         // Refused: the reader has gone away.
-        if sender.send(page).await.is_err() || !more {
+        if sender.send(page).await.is_err() || failed {
             return;
         }
     }

@@ -4,8 +4,9 @@
 //!   into both arms, so that a `const SQL: &str` with `$1` placeholders serves both.
 //! * Lock order, everywhere: task → batch → account.
 //! * Every statement that changes state checks the rows it touched.
-//! * Only three things have a body per engine, in [`settle`]: inserting many results (COPY, multi-row VALUES), locking a
-//!   task row (SQLite has one writer), and opening a transaction.
+//! * A body per engine only where it must be, each saying why: inserting many results (COPY, multi-row
+//!   VALUES), locking a task row (SQLite has one writer), opening a pool or a transaction, and lists
+//!   of values that are built (the builder is typed by engine).
 
 pub mod accounts;
 pub mod batches;

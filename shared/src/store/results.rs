@@ -92,6 +92,20 @@ macro_rules! built {
     };
 }
 
+/// Adds the condition that lets only these reasons through.
+macro_rules! only {
+    ($sql:ident, $reasons:expr) => {
+        if let Some(reasons) = $reasons {
+            $sql.push(" AND reason IN (");
+            let mut list = $sql.separated(", ");
+            for reason in reasons {
+                list.push_bind(reason.code());
+            }
+            $sql.push(")");
+        }
+    };
+}
+
 impl Store {
     /// Up to `limit` results with `seq > after`, in `seq` order; `reasons` = only these.
     pub async fn results(
@@ -103,15 +117,25 @@ impl Store {
     ) -> Result<Vec<Found>> {
         let rows = built!(self, sql => {
             sql.push_bind(task).push(" AND seq > ").push_bind(after);
-            if let Some(reasons) = reasons {
-                sql.push(" AND reason IN (");
-                let mut list = sql.separated(", ");
-                for reason in reasons {
-                    list.push_bind(reason.code());
-                }
-                sql.push(")");
-            }
+            only!(sql, reasons);
             sql.push(" ORDER BY seq LIMIT ").push_bind(limit);
+        });
+        rows.into_iter().map(Found::try_from).collect()
+    }
+
+    /// Results with `from ≤ seq < until`, in `seq` order; `reasons` = only these.
+    pub async fn results_between(
+        &self,
+        task: TaskId,
+        from: i64,
+        until: i64,
+        reasons: Option<&[Reason]>,
+    ) -> Result<Vec<Found>> {
+        let rows = built!(self, sql => {
+            sql.push_bind(task).push(" AND seq >= ").push_bind(from);
+            sql.push(" AND seq < ").push_bind(until);
+            only!(sql, reasons);
+            sql.push(" ORDER BY seq");
         });
         rows.into_iter().map(Found::try_from).collect()
     }
