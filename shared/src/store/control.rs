@@ -58,6 +58,7 @@ impl Store {
             Some(status) if status.has_ended() => return Ok(Changed::Refused(status)),
             Some(_) => {}
         }
+        lock_batches(&mut tx, id).await?;
         let open: Vec<OpenBatch> =
             on!(&mut tx, c => sqlx::query_as(CLOSE).bind(id).fetch_all(c).await)?;
         on!(&mut tx, c => sqlx::query(EMPTY).bind(id).execute(c).await.map(|_| ()))?;
@@ -173,6 +174,18 @@ pub(super) async fn lock_task(
         .transpose()
 }
 
+/// Locks a task's open batches in the order of their numbers. A lease locks several batches in that
+/// order without the task's lock; an UPDATE that took them in another order could deadlock with it.
+async fn lock_batches(tx: &mut Tx, id: TaskId) -> Result<()> {
+    const PG: &str = "SELECT no FROM batches
+        WHERE task_id = $1 AND state < 3 ORDER BY no FOR NO KEY UPDATE";
+    // SQLite has one writer, and we are it.
+    if let Tx::Pg(tx) = tx {
+        sqlx::query(PG).bind(id).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
 /// Pauses a task that has not ended; the caller holds its lock. Batches already leased go on until
 /// their worker hears of it.
 pub(super) async fn pause(tx: &mut Tx, id: TaskId, reason: PauseReason) -> Result<()> {
@@ -181,6 +194,7 @@ pub(super) async fn pause(tx: &mut Tx, id: TaskId, reason: PauseReason) -> Resul
     let rows = on!(&mut *tx, c => sqlx::query(TASK).bind(id).bind(reason.as_str())
         .execute(c).await.map(|r| r.rows_affected()))?;
     expect_rows("pause task", rows, 1)?;
+    lock_batches(tx, id).await?;
     on!(&mut *tx, c => sqlx::query(BATCHES).bind(id).execute(c).await.map(|_| ()))?;
     Ok(())
 }
