@@ -1,11 +1,17 @@
 //! The lines that an owner draws through a running task: cancel, pause, resume, erase.
 
+use std::time::Duration;
+
 use super::App;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::ledger::Kind;
 use crate::domain::task::{PauseReason, Task, TaskStatus};
-use crate::store::StoreError;
 use crate::store::control::Changed;
+use crate::store::{self, StoreError};
+
+/// How long the tries of a change wait for each other.
+const WAITS: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Why a task's course was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +57,7 @@ impl App {
         id: TaskId,
         account: AccountId,
     ) -> Result<(Task, Settlement), ControlError> {
-        check(self.store.cancel_task(id, account, self.now()).await?)?;
+        check(again(|| self.store.cancel_task(id, account, self.now())).await?)?;
         self.tell_stopped(id).await;
         let task = self.task(id, account).await?;
         let settlement = Settlement {
@@ -65,7 +71,7 @@ impl App {
 
     /// Lets a task stand still: what is being verified ends, nothing new is started.
     pub async fn pause(&self, id: TaskId, account: AccountId) -> Result<Task, ControlError> {
-        check(self.store.pause_task(id, account).await?)?;
+        check(again(|| self.store.pause_task(id, account)).await?)?;
         self.tell_stopped(id).await;
         self.task(id, account).await
     }
@@ -78,7 +84,7 @@ impl App {
         {
             return Err(ControlError::Insufficient);
         }
-        check(self.store.resume_task(id, account).await?)?;
+        check(again(|| self.store.resume_task(id, account)).await?)?;
         self.dispatch(id).await?;
         self.task(id, account).await
     }
@@ -111,6 +117,23 @@ impl App {
             tracing::warn!(%error, %task, "workers not told; they look at the database every second");
         }
     }
+}
+
+/// Tries a change that may be repeated a few times when the database asks for that: whoever presses
+/// Cancel should not have to press twice because a connection broke.
+async fn again<F: Future<Output = store::Result<Changed>>>(
+    change: impl Fn() -> F,
+) -> store::Result<Changed> {
+    for wait in WAITS {
+        match change().await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "not changed yet; trying again");
+                tokio::time::sleep(wait).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    change().await
 }
 
 fn check(changed: Changed) -> Result<(), ControlError> {

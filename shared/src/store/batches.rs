@@ -295,12 +295,21 @@ pub(super) async fn queue_next(
     most: i64,
     resend_at: Millis,
 ) -> Result<Vec<BatchRef>> {
-    const SQL: &str = "UPDATE batches SET state = 1, due_at = $3
+    // PostgreSQL passes by a batch that a doubled message is just leasing: waiting for several of
+    // them in no order could end in a circle. SQLite has one writer, and we are it.
+    const LITE: &str = "UPDATE batches SET state = 1, due_at = $3
         WHERE task_id = $1 AND state = 0 AND no IN (
             SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2)
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
         RETURNING no";
-    let mut numbers: Vec<i32> = on!(tx, c => sqlx::query_scalar(SQL)
+    const PG: &str = "UPDATE batches SET state = 1, due_at = $3
+        WHERE task_id = $1 AND state = 0 AND no IN (
+            SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2
+            FOR NO KEY UPDATE SKIP LOCKED)
+          AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
+        RETURNING no";
+    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
+    let mut numbers: Vec<i32> = on!(tx, c => sqlx::query_scalar(sql)
         .bind(task).bind(most).bind(resend_at).fetch_all(c).await)?;
     numbers.sort_unstable();
     Ok(numbers.into_iter().map(|no| BatchRef { task, no }).collect())

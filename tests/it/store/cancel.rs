@@ -2,17 +2,18 @@
 
 use futures::future::join_all;
 use listmill_shared::app::control::ControlError;
-use listmill_shared::domain::batch::{After, Settled};
+use listmill_shared::domain::batch::{After, BatchRef, Settled};
 use listmill_shared::domain::task::TaskStatus;
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::Leasing;
 
 use super::on_both_engines;
-use super::world::{World, findings, step};
+use super::world::{START, TTL, World, findings, step};
 
 on_both_engines!(
     releases_holds_and_fences_everybody,
     is_a_line_while_others_settle,
+    never_waits_in_a_circle_with_leases,
     an_ended_task_cannot_be_cancelled,
     erasing_keeps_the_books,
 );
@@ -69,6 +70,45 @@ async fn is_a_line_while_others_settle(world: World) {
             Err(ControlError::WrongState(TaskStatus::Completed)) => {}
             Err(error) => panic!("{error}"),
         }
+        world.check_books().await;
+    }
+}
+
+/// Leases of several batches take no lock of the task: pause, dispatch and cancel have to take the
+/// batches in the same order, or the database ends one of them.
+async fn never_waits_in_a_circle_with_leases(world: World) {
+    world.grant(100_000).await;
+    for _ in 0..5 {
+        let task = world.people(400).await;
+        // Taken and put back from the last to the first, the rows lie in the table backwards.
+        for no in (0..40).rev() {
+            let lease = world.lease(task, no).await;
+            world
+                .settle(world.number(), &[step(&lease, Vec::new(), lease.held, After::Release)])
+                .await;
+        }
+        let leases = join_all((0..4).map(|_| async {
+            for _ in 0..10 {
+                let claims: Vec<_> = (0..40).map(|no| world.claim(BatchRef { task, no })).collect();
+                let leasings = world.app.store.lease(&claims, world.app.now()).await;
+                for leasing in leasings.expect("lease") {
+                    if let Leasing::Leased(lease) = leasing {
+                        let step = step(&lease, Vec::new(), lease.held, After::Release);
+                        world.settle(world.number(), &[step]).await;
+                    }
+                }
+            }
+        }));
+        let turns = async {
+            for _ in 0..10 {
+                let store = &world.app.store;
+                store.pause_task(task, world.account).await.expect("pause");
+                store.resume_task(task, world.account).await.expect("resume");
+                store.dispatch(task, 40, START + TTL).await.expect("dispatch");
+            }
+            world.app.store.cancel_task(task, world.account, START).await.expect("cancel");
+        };
+        futures::join!(leases, turns);
         world.check_books().await;
     }
 }
