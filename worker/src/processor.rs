@@ -14,7 +14,8 @@ use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
 use listmill_shared::domain::batch::{After, Finding, Lease, Settled, Step};
 use listmill_shared::domain::payload::{Batch, decode_batch};
-use listmill_shared::domain::verdict::{Credit, Provider, Reason, Verdict, ask};
+use listmill_shared::domain::provider::{Provider, ask};
+use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
 use listmill_shared::queue::Delivery;
 use listmill_shared::store::batches::Held;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -273,7 +274,7 @@ impl Run {
         self.startable -= 1;
         Box::pin(async move {
             let address = batch.get(index).map_or("", |entry| entry.text);
-            let (verdict, attempts) = ask(&*shared.provider, address).await;
+            let (verdict, attempts) = ask(&*shared.provider, address, 1).await;
             Finding {
                 seq,
                 address: address.into(),

@@ -13,7 +13,7 @@ use apalis::prelude::*;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use listmill_shared::app::App;
-use listmill_shared::domain::verdict::Provider;
+use listmill_shared::domain::provider::Provider;
 use listmill_shared::queue::Delivery;
 use listmill_shared::store::StoreError;
 use tokio::sync::{Mutex, Notify, Semaphore};

@@ -7,7 +7,8 @@
 use super::App;
 use crate::domain::address::normalise;
 use crate::domain::id::{AccountId, CheckId};
-use crate::domain::verdict::{Credit, Provider, Reason, Verdict, ask};
+use crate::domain::provider::{Provider, ask};
+use crate::domain::verdict::{Credit, Reason, Verdict};
 use crate::store::StoreError;
 use crate::store::checks::Check;
 use crate::store::results::Found;
@@ -44,7 +45,7 @@ impl App {
         if !self.store.open_check(check, now + HOLD_MS, now).await? {
             return Err(VerifyError::Insufficient);
         }
-        let (verdict, attempts) = ask(provider, &normalised.text).await;
+        let (verdict, attempts) = ask(provider, &normalised.text, 1).await;
         let credit = verdict.reason.credit();
         let charge = credit == Credit::Charged;
         // Given back by the sweeper already: then the verdict is on the house.

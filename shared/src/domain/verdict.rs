@@ -282,40 +282,6 @@ impl Verdict {
     }
 }
 
-/// Asks the outside world about one address.
-///
-/// Dropping the future stops the question at once. `attempt` counts from 1.
-pub trait Provider: Send + Sync {
-    /// Verifies `address`, which has passed the syntax check.
-    fn verify<'a>(
-        &'a self,
-        address: &'a str,
-        attempt: i16,
-    ) -> futures::future::BoxFuture<'a, Verdict>;
-
-    /// Its name in logs and in the demo's honest line.
-    fn name(&self) -> &'static str;
-
-    /// How often it may be asked about an address at once when the answer is temporary. A mail
-    /// server that says "later" must not be asked again right away.
-    fn attempts(&self) -> i16 {
-        1
-    }
-}
-
-/// Asks `provider` until the answer is not temporary, or its attempts are used up; returns the
-/// verdict and the number of attempts.
-pub async fn ask(provider: &dyn Provider, address: &str) -> (Verdict, i16) {
-    let mut attempt = 1;
-    loop {
-        let verdict = provider.verify(address, attempt).await;
-        if !verdict.temporary || attempt >= provider.attempts() {
-            return (verdict, attempt);
-        }
-        attempt += 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::verdict::Provider;
+use listmill_shared::domain::provider::Provider;
 use listmill_shared::settings::{ProviderKind, Settings};
 
 use lists::ListFiles;

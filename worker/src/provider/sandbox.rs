@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use listmill_shared::domain::address::split;
-use listmill_shared::domain::verdict::{Flags, Provider, Reason, Verdict};
+use listmill_shared::domain::provider::{FollowUp, Provider};
+use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
 
 /// How long `slow` addresses take.
 const SLOW: Duration = Duration::from_secs(2);
@@ -42,8 +43,8 @@ impl Provider for Sandbox {
         "sandbox"
     }
 
-    fn attempts(&self) -> i16 {
-        3
+    fn follow_up(&self) -> FollowUp {
+        FollowUp::AtOnce { attempts: 3 }
     }
 }
 

@@ -35,7 +35,8 @@ use futures::future::BoxFuture;
 use listmill_shared::domain::address::{domain_to_ascii, split};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::verdict::{Flags, Provider, Reason, Verdict};
+use listmill_shared::domain::provider::Provider;
+use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
 use serde::Serialize;
 
 use crate::provider::dns::{Dns, DnsSetupError};
