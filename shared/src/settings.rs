@@ -56,6 +56,8 @@ pub struct Settings {
     pub free_list: Option<String>,
     #[serde(deserialize_with = "empty_is_none")]
     pub role_list: Option<String>,
+    #[serde(deserialize_with = "durations")]
+    pub retry_delays: Vec<Duration>,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "duration")]
@@ -208,6 +210,18 @@ fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
     parse_duration(&text)
         .ok_or_else(|| de::Error::custom(format!("{text:?} is no duration such as 250ms, 30s, 5m")))
+}
+
+fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Duration>, D::Error> {
+    let text = String::deserialize(d)?;
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            parse_duration(part).ok_or_else(|| {
+                de::Error::custom(format!("{part:?} is no duration; wanted are such as 1m,5m,15m"))
+            })
+        })
+        .collect()
 }
 
 /// Reads `250ms`, `30s`, `5m`, `24h`.

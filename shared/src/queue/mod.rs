@@ -44,6 +44,13 @@ pub struct Delivery {
     receipt: Option<String>,
 }
 
+impl Delivery {
+    /// One that came without a message.
+    pub fn direct(batch: BatchRef) -> Self {
+        Self { batch, receipt: None }
+    }
+}
+
 /// The queue, of either kind.
 #[derive(Clone)]
 pub enum Queue {

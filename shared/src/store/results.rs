@@ -165,7 +165,8 @@ impl Store {
     pub async fn first_gap(&self, task: TaskId) -> Result<i64> {
         const OPEN: &str = "SELECT MIN(first_seq) FROM batches WHERE task_id = $1 AND no IN (
             (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 0),
-            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)))";
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)),
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 5))";
         // More than a batch can have; a run that is longer is only known that far.
         const RUN: &str = "SELECT seq FROM results WHERE task_id = $1 AND seq >= $2
             ORDER BY seq LIMIT 5000";
