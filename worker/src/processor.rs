@@ -264,10 +264,9 @@ impl Run {
             if !done && aside.is_none() && entry.valid {
                 return;
             }
-            if done {
-            } else if let Some(Deferral { due_at, .. }) = aside {
+            if let Some(Deferral { due_at, .. }) = aside.filter(|_| !done) {
                 self.waits_until(due_at);
-            } else {
+            } else if !done {
                 self.findings.push(Finding {
                     seq,
                     address: entry.text.into(),

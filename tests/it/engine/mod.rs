@@ -3,6 +3,7 @@
 mod deployment;
 mod facts;
 mod hostile;
+mod later;
 mod manners;
 mod names;
 mod server;
