@@ -89,7 +89,14 @@ Examples:
   listmill bench submit --addresses 5000000          submission alone
   listmill bench download --addresses 1000000        download of results alone
   listmill bench gate --seconds 10 --connections 64  polls of one task, as fast as they go
-  listmill bench gate --rate 7500                    …at a steady pace";
+  listmill bench gate --rate 7500                    …at a steady pace
+
+The engine is measured against mail servers of the bench's own, on loopback (Linux). Bench and
+deployment share the settings that lead there:
+  export LISTMILL_PROVIDER=smtp LISTMILL_DNS=127.0.0.1:5300 LISTMILL_SMTP_PORT=2500
+  export LISTMILL_PACE=off LISTMILL_WORKER_CONCURRENCY=2000
+  listmill api & listmill worker &
+  listmill bench engine --addresses 20000 --domains 100 --reply-delay 50ms";
 
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
@@ -143,6 +150,8 @@ pub enum BenchMode {
     Download,
     /// GET /v1/tasks/{id} over keep-alive connections
     Gate(GateArgs),
+    /// The pipeline with the smtp provider, against mail servers of its own on loopback
+    Engine(EngineArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -160,6 +169,27 @@ pub struct GateArgs {
     /// Requests a second over all connections [default: as many as go]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub rate: Option<u64>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// Domains of the addresses, each with a mail host of its own
+    #[arg(long, value_name = "D", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub domains: u64,
+
+    /// What the mail servers wait before each reply, such as 50ms
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = delay)]
+    pub reply_delay: Duration,
+
+    /// Rows of each address in its list
+    #[arg(long, value_name = "R", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub repeat: u64,
+
+    /// One mailbox in so many does not exist (0: all do)
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub refuse_every: u64,
 }
 
 #[derive(Debug, Args)]
@@ -314,6 +344,10 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     // A hundred years: far from where milliseconds overflow.
     .filter(|duration| (1..=100 * 366 * 86_400).contains(&duration.as_secs()))
     .ok_or_else(|| format!("{text:?} is no duration such as 12h or 90d"))
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("{text:?} is no duration such as 50ms"))
 }
 
 fn named_pid(text: &str) -> Result<(String, u32), String> {

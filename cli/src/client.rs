@@ -34,6 +34,8 @@ pub struct Counts {
     pub duplicates: u64,
     pub invalid_syntax: u64,
     pub processed: u64,
+    pub deliverable: u64,
+    pub undeliverable: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

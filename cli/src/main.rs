@@ -78,6 +78,10 @@ fn prepare(cli: Cli) -> Result<(Context, Command)> {
     for variable in &settings.unknown {
         tracing::warn!(%variable, "this environment variable names no setting: is it misspelt?");
     }
+    // A connection to a mail server is an open file, and the usual soft limit is 1,024.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let grace = cli.command.is_role().then_some(settings.shutdown_grace);
     let shutdown = Shutdown::watch(grace).context("cannot listen for signals")?;
     let output = Output::new(cli.json);

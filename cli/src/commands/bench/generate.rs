@@ -1,7 +1,7 @@
 //! Addresses to load a deployment with: a CSV body, made while it is sent.
 //!
-//! Address number `n` is `user` + 10 digits of `n` + `@` + one of 1,000 domains, so distinct for
-//! distinct `n`, and `deliverable` in the sandbox. Making one must stay far below the microseconds
+//! Address number `n` is `user` + 10 digits of `n` + `@` + one of 1,000 domains (or as many as were
+//! asked for), so distinct for distinct `n`, and `deliverable` in the sandbox. Making one must stay far below the microseconds
 //! that verifying one may take, or the bench would measure itself: the digits are written by hand
 //! into a buffer that is used again once its last piece has been sent.
 
@@ -13,14 +13,18 @@ use bytes::{BufMut, Bytes, BytesMut};
 const HEADER: &[u8] = b"email\n";
 const LOCAL: &[u8] = b"user";
 const DIGITS: usize = 10;
-const DOMAINS: u64 = 1_000;
+/// Domains, unless told otherwise.
+pub const DOMAINS: u64 = 1_000;
 /// Bytes sent in one piece.
 const PIECE: usize = 64 * 1024;
 
 /// The pieces of one CSV body.
 pub struct Addresses {
+    first: u64,
     next: u64,
     end: u64,
+    /// Times that all of them come again.
+    again: u64,
     headed: bool,
     /// `@domain` and the line's end, ready to copy.
     tails: Arc<[Vec<u8>]>,
@@ -29,16 +33,33 @@ pub struct Addresses {
     made: Arc<AtomicU64>,
 }
 
-/// The ends of all lines, shared by all bodies.
-pub fn tails() -> Arc<[Vec<u8>]> {
-    (0..DOMAINS).map(|n| format!("@mail{n:03}.bench.example\n").into_bytes()).collect()
+/// Domain number `n`.
+pub fn domain(n: u64) -> String {
+    format!("mail{n:03}.bench.example")
+}
+
+/// The number of the address that `text` starts with, if it is one of ours.
+pub fn number_of(text: &[u8]) -> Option<u64> {
+    let digits = text.strip_prefix(LOCAL)?.get(..DIGITS)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The ends of all lines, for so many domains; shared by all bodies.
+pub fn tails(domains: u64) -> Arc<[Vec<u8>]> {
+    (0..domains).map(|n| format!("@{}\n", domain(n)).into_bytes()).collect()
 }
 
 impl Addresses {
     /// Numbers `first` to `first + count - 1`.
     pub fn new(first: u64, count: u64, tails: Arc<[Vec<u8>]>, made: Arc<AtomicU64>) -> Self {
         let buffer = BytesMut::with_capacity(PIECE);
-        Self { next: first, end: first + count, headed: false, tails, buffer, made }
+        let end = first + count;
+        Self { first, next: first, end, again: 0, headed: false, tails, buffer, made }
+    }
+
+    /// All of them `times` times over, one round after the other.
+    pub fn repeated(self, times: u64) -> Self {
+        Self { again: times.saturating_sub(1), ..self }
     }
 }
 
@@ -46,6 +67,10 @@ impl Iterator for Addresses {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
+        if self.next == self.end && self.again > 0 {
+            self.again -= 1;
+            self.next = self.first;
+        }
         if self.next == self.end {
             return None;
         }
@@ -56,7 +81,7 @@ impl Iterator for Addresses {
         }
         let first = self.next;
         while self.next < self.end {
-            let tail = &self.tails[(self.next % DOMAINS) as usize];
+            let tail = &self.tails[(self.next % self.tails.len() as u64) as usize];
             if self.buffer.len() + LOCAL.len() + DIGITS + tail.len() > PIECE {
                 break;
             }
@@ -87,7 +112,8 @@ mod tests {
 
     fn body(first: u64, count: u64) -> String {
         let made = Arc::new(AtomicU64::new(0));
-        let pieces: Vec<Bytes> = Addresses::new(first, count, tails(), made.clone()).collect();
+        let pieces: Vec<Bytes> =
+            Addresses::new(first, count, tails(DOMAINS), made.clone()).collect();
         assert_eq!(made.load(Ordering::Relaxed), count);
         assert!(pieces.iter().all(|piece| piece.len() <= PIECE));
         String::from_utf8(pieces.concat()).unwrap()
@@ -104,6 +130,19 @@ mod tests {
         }
         assert_eq!(seen.len(), 35_001);
         assert!(seen.contains("user0000030000@mail000.bench.example"));
+    }
+
+    #[test]
+    fn repeated_ones_come_in_rounds() {
+        let made = Arc::new(AtomicU64::new(0));
+        let addresses = Addresses::new(4, 2, tails(10), made.clone()).repeated(3);
+        let body = String::from_utf8(addresses.collect::<Vec<Bytes>>().concat()).unwrap();
+        let numbers: Vec<_> =
+            body.lines().skip(1).map(|line| number_of(line.as_bytes()).unwrap()).collect();
+        assert_eq!(numbers, [4, 5, 4, 5, 4, 5]);
+        assert!(body.contains("@mail005.bench.example\n"));
+        assert_eq!(made.load(Ordering::Relaxed), 6);
+        assert_eq!(number_of(b"user00x"), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Submitting, waiting, downloading: the modes that move addresses.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -53,13 +53,15 @@ impl Bench<'_> {
     /// Submits one list for each part; from the first byte of the first to the answer to the last.
     pub async fn submit_all(&self, parts: &[Part]) -> Result<Submission> {
         let total: u64 = parts.iter().map(|part| part.count).sum();
-        let mut bar = self.context.output.progress("submitting", total, "addresses");
-        let (tails, made) = (tails(), Arc::new(AtomicU64::new(0)));
+        let rows = total * self.repeat;
+        let mut bar = self.context.output.progress("submitting", rows, "addresses");
+        let (tails, made) = (tails(self.domains), Arc::new(AtomicU64::new(0)));
         let started = Instant::now();
         let sending = stream::iter(parts.iter().enumerate())
             .map(|(number, part)| {
                 let account = number % self.accounts.len();
                 let body = Addresses::new(part.first, part.count, tails.clone(), made.clone());
+                let body = body.repeated(self.repeat);
                 let body = Body::wrap_stream(stream::iter(body.map(Ok::<_, Infallible>)));
                 async move {
                     let secret = &self.accounts[account].secret;
@@ -79,7 +81,7 @@ impl Bench<'_> {
             }
         };
         let took = started.elapsed();
-        bar.set(total);
+        bar.set(rows);
         bar.finish();
         let taken: u64 = tasks.iter().map(|task| task.view.counts.unique).sum();
         if taken != total {
@@ -148,6 +150,17 @@ impl Bench<'_> {
         let asked = Instant::now();
         let answer = self.client.task(&task.view.id, &self.accounts[task.account].secret).await;
         (number, asked.elapsed(), answer)
+    }
+
+    /// Addresses found deliverable and undeliverable, over all tasks.
+    pub async fn verdicts(&self) -> Result<(u64, u64)> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut sum = (0, 0);
+        for (task, account) in &made {
+            let view = self.client.task(task, &self.accounts[*account].secret).await?;
+            sum = (sum.0 + view.counts.deliverable, sum.1 + view.counts.undeliverable);
+        }
+        Ok(sum)
     }
 
     async fn books(&self) -> Result<(bool, serde_json::Value)> {

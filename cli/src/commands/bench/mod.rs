@@ -5,12 +5,14 @@
 //! `LISTMILL_RATE_LIMITS` need not be off. What was made is removed at the end, also after Ctrl-C:
 //! tasks are erased and keys deleted through the API; the accounts stay, with their books.
 
+mod engine;
 mod gate;
 mod generate;
 mod latency;
 mod load;
 mod process;
 mod report;
+mod world;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -67,6 +69,9 @@ pub struct Bench<'a> {
     client: Client,
     load: LoadArgs,
     embedded: bool,
+    /// Domains of the addresses, and how often each address stands in its list.
+    domains: u64,
+    repeat: u64,
     accounts: Vec<Funded>,
     /// Tasks to be erased at the end, with the number of their account.
     made: Mutex<Vec<(String, usize)>>,
@@ -90,6 +95,10 @@ pub async fn run(context: Context, args: BenchArgs) -> Result<ExitCode> {
         "a task may hold {} addresses, not {each}: use more --tasks",
         context.settings.max_addresses
     );
+    let (domains, repeat) = match &args.mode {
+        Some(BenchMode::Engine(engine)) => (engine.domains, engine.repeat),
+        _ => (generate::DOMAINS, 1),
+    };
     let mut target = context.shutdown.or_interrupted(Target::open(&context, &load)).await?;
     let mut bench = Bench {
         context: &context,
@@ -97,6 +106,8 @@ pub async fn run(context: Context, args: BenchArgs) -> Result<ExitCode> {
         client: Client::new(&target.url)?,
         embedded: load.embedded,
         load,
+        domains,
+        repeat,
         accounts: Vec::new(),
         made: Mutex::default(),
     };
@@ -185,6 +196,7 @@ impl Bench<'_> {
             Some(BenchMode::Submit) => load::submit(self).await,
             Some(BenchMode::Download) => load::download(self).await,
             Some(BenchMode::Gate(args)) => gate::run(self, args).await,
+            Some(BenchMode::Engine(args)) => engine::run(self, args).await,
         }
     }
 
