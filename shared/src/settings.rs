@@ -1,6 +1,7 @@
 //! Settings: defaults from one documented file ([`DEFAULTS`]), overridden by a TOML file, then by
 //! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,10 @@ use serde::{Deserialize, Deserializer, de};
 
 /// The documented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("settings.default.toml");
+
+/// One address may keep another service busy for so long, tries included: a single verification's
+/// hold outlives it.
+const MOST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a process runs with; each field is described in `settings.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,6 +63,19 @@ pub struct Settings {
     pub role_list: Option<String>,
     #[serde(deserialize_with = "durations")]
     pub retry_delays: Vec<Duration>,
+    pub http_url: Secret,
+    pub http_key: Secret,
+    pub http_header: Secret,
+    pub http_body: Secret,
+    pub http_map: String,
+    pub http_fields: String,
+    #[serde(deserialize_with = "duration")]
+    pub http_timeout: Duration,
+    pub http_retries: u32,
+    pub http_rate: u32,
+    pub http_concurrency: usize,
+    #[serde(deserialize_with = "duration")]
+    pub result_cache: Duration,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "duration")]
@@ -74,6 +92,30 @@ pub struct Settings {
     /// `LISTMILL_*` variables that name no setting: worth a warning, as they may be misspelt.
     #[serde(skip)]
     pub unknown: Vec<String>,
+}
+
+/// A value that must not be shown: `Debug` says only whether there is one.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "empty" } else { "hidden" })
+    }
 }
 
 /// Who verifies.
@@ -172,6 +214,20 @@ impl Settings {
             "max_addresses",
             "1 to 4000000000",
             &self.max_addresses,
+        )?;
+        range(
+            (1..=10_000).contains(&self.http_concurrency),
+            "http_concurrency",
+            "1 to 10000",
+            &self.http_concurrency,
+        )?;
+        range(self.http_retries <= 10, "http_retries", "0 to 10", &self.http_retries)?;
+        range(
+            self.http_timeout >= Duration::from_millis(100)
+                && self.http_timeout * (self.http_retries + 1) <= MOST_PATIENCE,
+            "http_timeout",
+            "at least 100ms, and times (http_retries + 1) at most 120s",
+            &format!("{:?}", self.http_timeout),
         )?;
         range(
             self.lease_ttl >= Duration::from_millis(500),
@@ -275,9 +331,20 @@ mod tests {
             ("LISTMILL_BATCH_SIZE", "many", "batch_size"),
             ("LISTMILL_LEASE_TTL", "30", "30"),
             ("LISTMILL_DATABASE_URL", "mysql://x", "database_url"),
+            ("LISTMILL_HTTP_TIMEOUT", "50s", "http_timeout"),
+            ("LISTMILL_HTTP_CONCURRENCY", "0", "http_concurrency"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(expect), "{name}={value}: {error}");
         }
+    }
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = "s3cr3t";
+        let names = ["URL", "KEY", "HEADER", "BODY"].map(|name| format!("LISTMILL_HTTP_{name}"));
+        let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), secret)).collect();
+        let settings = load(&pairs).unwrap();
+        assert_eq!(settings.http_header.reveal(), secret);
+        assert!(!format!("{settings:?}").contains(secret));
     }
 }

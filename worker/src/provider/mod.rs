@@ -1,7 +1,9 @@
-//! Who verifies: the sandbox, and the engine that asks DNS and mail servers.
+//! Who verifies: the sandbox, the engine that asks DNS and mail servers, and other services over HTTP.
 
 pub mod dns;
+pub mod http;
 pub mod lists;
+pub mod remember;
 mod sandbox;
 pub mod smtp;
 pub mod suggest;
@@ -14,7 +16,9 @@ use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::provider::Provider;
 use listmill_shared::settings::{ProviderKind, Settings};
 
+use http::Http;
 use lists::ListFiles;
+use remember::Remember;
 pub use sandbox::Sandbox;
 use smtp::{Config, SetupError, Smtp};
 
@@ -24,18 +28,15 @@ const SMTP_PORT: u16 = 25;
 /// Why there is no provider.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The settings name one that this version does not have.
-    #[error(
-        "the provider `http` is not in this version of Listmill: set LISTMILL_PROVIDER=smtp (asks \
-         mail servers) or LISTMILL_PROVIDER=sandbox (made-up verdicts, for trying things out)"
-    )]
-    NoHttp,
     /// A setting that names no address.
     #[error("settings: smtp_source_ip must be an IP address, not {0:?}")]
     SourceIp(String),
     /// The engine cannot be set up.
     #[error("provider smtp: {0}")]
     Smtp(#[from] SetupError),
+    /// The other service cannot be asked like this.
+    #[error("provider http: {0}")]
+    Http(#[from] http::SetupError),
 }
 
 /// The provider that the settings name; must be called inside the runtime that will use it.
@@ -44,13 +45,15 @@ pub fn build(
     clock: &Clock,
     ids: &Ids,
 ) -> Result<Arc<dyn Provider>, ProviderError> {
-    match settings.provider {
-        ProviderKind::Sandbox => Ok(Arc::new(Sandbox::new(settings.sandbox_latency))),
+    let provider: Arc<dyn Provider> = match settings.provider {
+        // It asks nobody: there is nothing to save.
+        ProviderKind::Sandbox => return Ok(Arc::new(Sandbox::new(settings.sandbox_latency))),
         ProviderKind::Smtp => {
-            Ok(Arc::new(Smtp::new(smtp_config(settings)?, clock.clone(), ids.clone())?))
+            Arc::new(Smtp::new(smtp_config(settings)?, clock.clone(), ids.clone())?)
         }
-        ProviderKind::Http => Err(ProviderError::NoHttp),
-    }
+        ProviderKind::Http => Arc::new(Http::new(&settings.into(), clock.clone(), ids.clone())?),
+    };
+    Ok(Arc::new(Remember::new(provider, settings.result_cache, clock.clone())))
 }
 
 fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
