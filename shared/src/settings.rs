@@ -2,6 +2,7 @@
 //! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
 
 use std::fmt;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,6 +56,11 @@ pub struct Settings {
     #[serde(deserialize_with = "switch")]
     pub smtp_starttls: bool,
     pub smtp_host_connections: usize,
+    #[serde(deserialize_with = "switch")]
+    pub pace: bool,
+    pub smtp_host_recipients_per_minute: u32,
+    pub smtp_host_connections_per_minute: u32,
+    pub pace_hosts: BTreeMap<String, PaceHosts>,
     #[serde(deserialize_with = "empty_is_none")]
     pub disposable_list: Option<String>,
     #[serde(deserialize_with = "empty_is_none")]
@@ -128,6 +134,20 @@ pub enum ProviderKind {
     Http,
     /// Made-up answers, the same every time.
     Sandbox,
+}
+
+/// Mail hosts that share one pace. A figure that is not given is that of every host.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaceHosts {
+    /// Ends of their names, whole labels.
+    pub hosts: Vec<String>,
+    /// Recipients asked about in a minute.
+    pub recipients_per_minute: Option<u32>,
+    /// Connections opened in a minute.
+    pub connections_per_minute: Option<u32>,
+    /// Connections of one process at once.
+    pub connections: Option<usize>,
 }
 
 /// How log lines look.
@@ -215,6 +235,7 @@ impl Settings {
             "1 to 4000000000",
             &self.max_addresses,
         )?;
+        self.check_pace()?;
         range(
             (1..=10_000).contains(&self.http_concurrency),
             "http_concurrency",
@@ -242,6 +263,35 @@ impl Settings {
             "letters and digits",
             &self.key_prefix,
         )
+    }
+
+    fn check_pace(&self) -> Result<(), SettingsError> {
+        const WANT: &str = "at least 1";
+        let given = |name, figure: Option<u64>| match figure {
+            Some(0) => Err(SettingsError::Range { name, want: WANT, got: String::from("0") }),
+            _ => Ok(()),
+        };
+        given("smtp_host_connections", Some(self.smtp_host_connections as u64))?;
+        let usual = self.smtp_host_recipients_per_minute;
+        given("smtp_host_recipients_per_minute", Some(usual.into()))?;
+        let usual = self.smtp_host_connections_per_minute;
+        given("smtp_host_connections_per_minute", Some(usual.into()))?;
+        for (name, entry) in &self.pace_hosts {
+            if !entry.hosts.iter().all(|host| host.contains(|c: char| c.is_alphanumeric())) {
+                let (want, got) = ("ends of host names", format!("{name}: {:?}", entry.hosts));
+                return Err(SettingsError::Range { name: "pace_hosts", want, got });
+            }
+            given(
+                "pace_hosts.*.recipients_per_minute",
+                entry.recipients_per_minute.map(u64::from),
+            )?;
+            given(
+                "pace_hosts.*.connections_per_minute",
+                entry.connections_per_minute.map(u64::from),
+            )?;
+            given("pace_hosts.*.connections", entry.connections.map(|count| count as u64))?;
+        }
+        Ok(())
     }
 
     /// The lease's length in the database's unit.
@@ -320,6 +370,30 @@ mod tests {
     }
 
     #[test]
+    fn a_file_changes_adds_to_and_keeps_the_pace_of_providers() {
+        let folder = std::env::temp_dir();
+        let path = folder.join(format!("listmill-settings-{}.toml", std::process::id()));
+        let text = "pace = \"off\"\n[pace_hosts.google]\nconnections = 2\n\
+                    [pace_hosts.own]\nhosts = [\"mx.example.net\"]\nrecipients_per_minute = 7\n";
+        std::fs::write(&path, text).unwrap();
+        let loaded = Settings::load(Some(&path), []);
+        std::fs::remove_file(&path).unwrap();
+        let (settings, shipped) = (loaded.unwrap(), load(&[]).unwrap());
+        assert!(shipped.pace && !settings.pace);
+        let mut want = shipped.pace_hosts.clone();
+        want.get_mut("google").unwrap().connections = Some(2);
+        let own = PaceHosts {
+            hosts: vec!["mx.example.net".into()],
+            recipients_per_minute: Some(7),
+            connections_per_minute: None,
+            connections: None,
+        };
+        want.insert("own".into(), own);
+        assert_eq!(settings.pace_hosts, want);
+        assert!(want.len() > 10);
+    }
+
+    #[test]
     fn a_misspelt_variable_is_told() {
         assert_eq!(load(&[("LISTMILL_BATCHSIZE", "20")]).unwrap().unknown, ["LISTMILL_BATCHSIZE"]);
     }
@@ -333,6 +407,8 @@ mod tests {
             ("LISTMILL_DATABASE_URL", "mysql://x", "database_url"),
             ("LISTMILL_HTTP_TIMEOUT", "50s", "http_timeout"),
             ("LISTMILL_HTTP_CONCURRENCY", "0", "http_concurrency"),
+            ("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", "0", "recipients_per_minute"),
+            ("LISTMILL_PACE_HOSTS", "google", "pace_hosts"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(expect), "{name}={value}: {error}");
