@@ -1,8 +1,8 @@
 //! Settings: defaults from one documented file ([`DEFAULTS`]), overridden by a TOML file, then by
 //! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
 
-use std::fmt;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 

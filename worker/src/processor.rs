@@ -55,6 +55,18 @@ pub struct Shared {
     pub inflight: metrics::Gauge,
 }
 
+impl Shared {
+    /// How long an address with a temporary verdict is set aside, and after how many attempts; `None`
+    /// = no more. One that nobody was asked about has not used up its attempt.
+    fn delay(&self, verdict: &Verdict, attempts: i16) -> Option<(i16, Duration)> {
+        let delays = &self.app.settings.retry_delays;
+        match verdict.again_in {
+            Some(delay) => Some((attempts - 1, delay)),
+            None => delays.get(usize::try_from(attempts - 1).ok()?).map(|&delay| (attempts, delay)),
+        }
+    }
+}
+
 /// Takes one delivery to its end: its batch is stored, handed back, or not ours.
 pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
     let batch = delivery.batch;
@@ -344,9 +356,8 @@ impl Run {
                 if shared.health.is_down() {
                     return Outcome::Dropped;
                 }
-                let delays = &shared.app.settings.retry_delays;
-                if let Some(delay) = delays.get(usize::from(attempts.unsigned_abs()) - 1) {
-                    return Outcome::Later(Deferral { seq, attempts, due_at: due(now, *delay) });
+                if let Some((attempts, delay)) = shared.delay(&verdict, attempts) {
+                    return Outcome::Later(Deferral { seq, attempts, due_at: due(now, delay) });
                 }
             }
             Outcome::Found(Finding {
