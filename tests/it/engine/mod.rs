@@ -1,10 +1,12 @@
 //! The engine against scripted mail servers and a zone of its own, all on loopback.
 
+mod breaker;
 mod deployment;
 mod facts;
 mod hostile;
 mod manners;
 mod names;
+mod pace;
 mod server;
 mod sessions;
 mod world;
