@@ -1,11 +1,13 @@
 //! The engine against scripted mail servers and a zone of its own, all on loopback.
 
+mod breaker;
 mod deployment;
 mod facts;
 mod hostile;
 mod later;
 mod manners;
 mod names;
+mod pace;
 mod server;
 mod sessions;
 mod world;

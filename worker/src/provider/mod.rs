@@ -14,12 +14,15 @@ use std::sync::Arc;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::provider::Provider;
+use listmill_shared::queue::QueueError;
+use listmill_shared::queue::pace::Pacer;
 use listmill_shared::settings::{ProviderKind, Settings};
 
 use http::Http;
 use lists::ListFiles;
 use remember::Remember;
 pub use sandbox::Sandbox;
+use smtp::pace::{Figured, Figures, Together};
 use smtp::{Config, SetupError, Smtp};
 
 /// The port at which the world's mail servers listen.
@@ -37,6 +40,9 @@ pub enum ProviderError {
     /// The other service cannot be asked like this.
     #[error("provider http: {0}")]
     Http(#[from] http::SetupError),
+    /// The pace cannot be shared through Redis.
+    #[error("provider smtp: {0}")]
+    Pace(#[from] QueueError),
 }
 
 /// The provider that the settings name; must be called inside the runtime that will use it.
@@ -49,7 +55,10 @@ pub fn build(
         // It asks nobody: there is nothing to save.
         ProviderKind::Sandbox => return Ok(Arc::new(Sandbox::new(settings.sandbox_latency))),
         ProviderKind::Smtp => {
-            Arc::new(Smtp::new(smtp_config(settings)?, clock.clone(), ids.clone())?)
+            // A connection of its own: the pace must not wait behind the queue.
+            let redis = settings.redis_url.as_deref();
+            let pacer = Pacer::open(redis, &settings.redis_namespace, clock.clone())?;
+            Arc::new(Smtp::paced(smtp_config(settings)?, clock.clone(), ids.clone(), pacer)?)
         }
         ProviderKind::Http => Arc::new(Http::new(&settings.into(), clock.clone(), ids.clone())?),
     };
@@ -79,10 +88,38 @@ fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
             free: settings.free_list.as_ref().map(PathBuf::from),
             roles: settings.role_list.as_ref().map(PathBuf::from),
         },
+        pace: settings.pace.then(|| figured(settings)),
         // Another port means servers of one's own.
         private_hosts: settings.smtp_port != SMTP_PORT,
+        landmarks: match settings.smtp_port {
+            SMTP_PORT => smtp::LANDMARKS.iter().map(|&name| name.to_owned()).collect(),
+            _ => Vec::new(),
+        },
         ..shipped
     })
+}
+
+/// How fast each mail host is asked.
+fn figured(settings: &Settings) -> Figured {
+    let usual = Figures {
+        recipients_per_minute: settings.smtp_host_recipients_per_minute,
+        connections_per_minute: settings.smtp_host_connections_per_minute,
+        connections: settings.smtp_host_connections,
+    };
+    let together = settings.pace_hosts.iter().map(|(name, entry)| Together {
+        name: name.clone(),
+        hosts: entry.hosts.clone(),
+        figures: Figures {
+            recipients_per_minute: entry
+                .recipients_per_minute
+                .unwrap_or(usual.recipients_per_minute),
+            connections_per_minute: entry
+                .connections_per_minute
+                .unwrap_or(usual.connections_per_minute),
+            connections: entry.connections.unwrap_or(usual.connections),
+        },
+    });
+    Figured { usual, together: together.collect() }
 }
 
 /// What this machine calls itself.
