@@ -7,6 +7,7 @@ mod hostile;
 mod later;
 mod manners;
 mod names;
+mod network;
 mod pace;
 mod server;
 mod sessions;

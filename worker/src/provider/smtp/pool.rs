@@ -5,12 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::queue::pace::Pacer;
 use moka::future::Cache;
+use tokio::sync::watch;
 
 use super::group::Group;
 use super::pace::{Figured, Figures, Pace};
@@ -35,7 +36,7 @@ pub struct Limits {
 
 /// Whether a host's answer to a second recipient of a session means what it says. Some servers
 /// reject all but the first, and a verdict must not rest on that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Several {
     /// Not seen yet.
     Unknown,
@@ -49,7 +50,7 @@ pub enum Several {
 pub struct Host {
     /// Where it listens.
     pub address: SocketAddr,
-    several: AtomicU8,
+    several: watch::Sender<Several>,
     /// Learnt from "too many recipients".
     transaction: AtomicU32,
     no_tls_until: AtomicI64,
@@ -113,7 +114,7 @@ impl Host {
     fn new(address: SocketAddr, limits: Limits) -> Self {
         Self {
             address,
-            several: AtomicU8::new(0),
+            several: watch::Sender::new(Several::Unknown),
             transaction: AtomicU32::new(limits.transaction.max(1)),
             no_tls_until: AtomicI64::new(0),
             down_until: AtomicI64::new(0),
@@ -132,21 +133,23 @@ impl Host {
 
     /// See [`Several`].
     pub fn several(&self) -> Several {
-        match self.several.load(Ordering::Relaxed) {
-            0 => Several::Unknown,
-            1 => Several::Sound,
-            _ => Several::FirstOnly,
-        }
+        *self.several.borrow()
+    }
+
+    /// The same as soon as somebody has found out; without end if nobody does.
+    pub async fn found_out(&self) -> Several {
+        let mut several = self.several.subscribe();
+        let found = several.wait_for(|several| *several != Several::Unknown).await;
+        found.map_or(Several::Unknown, |several| *several)
     }
 
     /// What was seen. A host once found to judge only first recipients stays so.
     pub fn learn(&self, several: Several) {
-        let value = match several {
-            Several::Unknown => 0,
-            Several::Sound => 1,
-            Several::FirstOnly => 2,
-        };
-        self.several.fetch_max(value, Ordering::Relaxed);
+        self.several.send_if_modified(|now| {
+            let news = several > *now;
+            *now = several.max(*now);
+            news
+        });
     }
 
     /// Should TLS be tried?

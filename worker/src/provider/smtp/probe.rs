@@ -24,6 +24,8 @@ use super::{Evidence, Fault, FaultKind, Smtp, Stage};
 const NO_TLS: Duration = Duration::from_secs(3600);
 /// With less time than this left, the random mailbox is not asked about.
 const TIME_FOR_RANDOM: Duration = Duration::from_millis(500);
+/// How long a rejection that is in doubt waits for others to clear it.
+const TIME_TO_FIND_OUT: Duration = Duration::from_millis(500);
 /// Octets of what was said of the random mailbox.
 const RANDOM_TEXT: usize = 200;
 
@@ -174,7 +176,7 @@ impl Smtp {
                 }
                 continue;
             }
-            if later && is_doubtful(host, &session, meaning) {
+            if later && is_doubtful(host, &session, meaning) && !others_clear(host, meaning).await {
                 dismiss(session);
                 doubted = Some(meaning);
                 fresh = true;
@@ -360,6 +362,13 @@ fn is_doubtful(host: &Host, session: &Session, meaning: Meaning) -> bool {
         _ if meaning.temporary => session.has_accepted(),
         reason => reason.status() == Status::Undeliverable,
     }
+}
+
+/// Does somebody else find out in time that this host judges later recipients like first ones? That
+/// spares it a question.
+async fn others_clear(host: &Host, meaning: Meaning) -> bool {
+    meaning.reason.status() == Status::Undeliverable
+        && tokio::time::timeout(TIME_TO_FIND_OUT, host.found_out()).await == Ok(Several::Sound)
 }
 
 /// Is nobody there? (Running out of sockets, or a proxy's trouble, is not the host's fault.)
