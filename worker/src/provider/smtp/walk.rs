@@ -3,7 +3,8 @@
 //! Hosts are tried in order, each at all its addresses, until one gives an answer about the
 //! recipient; 4xx to RCPT is one (the other hosts of a domain share its greylist). A host that cannot
 //! be reached, hangs up, or turns *us* away before the recipient is named passes it on to the next.
-//! When none answers, the most telling failure is the verdict.
+//! When none answers, the most telling failure is the verdict. An address that is put off at one host
+//! (see [`super::pace`]) goes no further.
 
 use std::net::IpAddr;
 use std::sync::Arc;
