@@ -24,7 +24,7 @@ use std::time::Duration;
 use axum::Router;
 use ipnet::IpNet;
 use listmill_shared::app::App;
-use listmill_shared::domain::provider::Provider;
+use listmill_shared::app::provider::Provider;
 use listmill_shared::queue::Queue;
 use listmill_shared::queue::limits::Limiter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};

@@ -1,6 +1,6 @@
 //! Whether the provider can work, for everybody here who has to know.
 
-use listmill_shared::domain::provider::{Health, Provider};
+use listmill_shared::app::provider::{Health, Provider};
 use tokio::sync::watch;
 
 /// A provider's health; one that cannot tell counts as well.

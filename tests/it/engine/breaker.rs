@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use listmill_shared::domain::provider::{Health, Provider};
+use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::verdict::Reason;
 use listmill_worker::provider::smtp::Config;
 

@@ -11,9 +11,9 @@ pub mod suggest;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::provider::Provider;
 use listmill_shared::queue::QueueError;
 use listmill_shared::queue::pace::Pacer;
 use listmill_shared::settings::{ProviderKind, Settings};

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use listmill_shared::app::provider::{FollowUp, Health, Provider};
 use listmill_shared::domain::clock::{Clock, Millis, rfc3339};
-use listmill_shared::domain::provider::{FollowUp, Health, Provider};
 use listmill_shared::domain::verdict::{Status, Verdict};
 use moka::future::Cache;
 use tokio::sync::{OnceCell, watch};

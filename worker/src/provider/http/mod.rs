@@ -29,9 +29,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::provider::{Health, Provider};
 use listmill_shared::domain::verdict::{Reason, Verdict};
 use tokio::time::{Instant, timeout_at};
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use listmill_shared::domain::provider::Health;
+use listmill_shared::app::provider::Health;
 use tokio::sync::watch;
 
 use super::Service;

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
+use listmill_shared::app::provider::Health;
 use listmill_shared::domain::clock::{Clock, Millis};
-use listmill_shared::domain::provider::Health;
 use tokio::sync::watch;
 
 use super::connection::{Setup, reach};

@@ -35,10 +35,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::address::{domain_to_ascii, split};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::provider::{Health, Provider};
 use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
 use listmill_shared::queue::pace::Pacer;
 use serde::Serialize;
