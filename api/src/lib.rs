@@ -32,6 +32,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use routes::download::{csv_file, ndjson_file};
+
 /// Why serving could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {

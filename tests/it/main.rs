@@ -28,3 +28,4 @@ mod store;
 mod submission;
 mod tasks;
 mod verdicts;
+mod verify;
