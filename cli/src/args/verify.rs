@@ -15,6 +15,9 @@ A list is CSV or TSV (the column with the addresses is found), text (one address
 JSON, packed with gzip or not. The results file is the list as it came, with columns that begin with
 listmill_ added; each address is asked about once, however often it is there.
 
+An address whose mail server says \"later\" is asked again after LISTMILL_RETRY_DELAYS (1m,5m,15m); the
+command waits for that, but not when single addresses are given.
+
 Ctrl-C stops asking, lets what is under way end, and writes the results that are there; a second one
 stops at once and writes nothing.
 

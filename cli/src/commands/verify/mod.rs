@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use listmill_shared::app::App;
+use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::app::submit::read::ReadError;
 use listmill_shared::app::submit::{Accepted, BodyError, Submission, SubmitError};
 use listmill_shared::domain::id::{AccountId, TaskId};
-use listmill_shared::domain::provider::{Health, Provider};
 use listmill_shared::domain::task::{Task, TaskStatus};
 use listmill_shared::settings::{ProviderKind, Settings};
 use listmill_shared::store::Store;
@@ -76,7 +76,7 @@ pub async fn run(context: Context, args: VerifyArgs) -> Result<ExitCode> {
     }
     let list = context.shutdown.or_interrupted(subject.open(&args)).await?;
     let written = file.as_ref().map(|file| (file.path().map(Path::to_owned), file.format));
-    let mut mill = Mill::start(&context, &args).await?;
+    let mut mill = Mill::start(&context, &args, single).await?;
     let verified = async {
         let outcome = mill.verify(&context, &out, list, name.clone(), single).await?;
         if let Some(file) = file {
@@ -168,11 +168,15 @@ impl Outcome {
 }
 
 impl Mill {
-    async fn start(context: &Context, args: &VerifyArgs) -> Result<Self> {
+    async fn start(context: &Context, args: &VerifyArgs, single: bool) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("listmill-verify-").tempdir();
         let folder = folder.context("cannot make a temporary folder")?;
         context.shutdown.remove_when_stopped(folder.path());
-        let settings = settings(&context.settings, args, folder.path());
+        let mut settings = settings(&context.settings, args, folder.path());
+        if single {
+            // Somebody waits for the answer.
+            settings.retry_delays.clear();
+        }
         let provider = listmill_worker::provider::build(&settings, &context.clock, &context.ids)?;
         // Every address may cost one credit, and none costs two.
         let credits = i64::try_from(settings.max_addresses)?;
@@ -241,7 +245,7 @@ impl Mill {
             match task.status {
                 TaskStatus::Failed => bail!("{name}: the stored list is damaged"),
                 status if status.has_ended() => break,
-                _ => self.explain(&mut bar, &task, news),
+                _ => self.explain(&mut bar, &task, news).await?,
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
@@ -259,16 +263,26 @@ impl Mill {
     }
 
     /// Why nothing new comes, as far as it is known.
-    fn explain(&self, bar: &mut Progress, task: &Task, news: Instant) {
+    async fn explain(&self, bar: &mut Progress, task: &Task, news: Instant) -> Result<()> {
         let health = self.provider.health();
         if let Some(Health::Down { why }) = health.map(|health| health.borrow().clone()) {
             bar.note(&why);
         } else if news.elapsed() >= QUIET {
             let open = task.submitted.unique - task.tally.processed();
-            bar.note(&format!("{} not answered yet", grouped(open.unsigned_abs())));
+            bar.note(&match self.app.store.set_aside(task.id).await? {
+                (count, Some(due_at)) if count == open => format!(
+                    "{} set aside by their mail servers, asked again in {}",
+                    grouped(count.unsigned_abs()),
+                    readable(Duration::from_millis(
+                        (due_at - self.app.now()).max(0).unsigned_abs()
+                    ))
+                ),
+                _ => format!("{} not answered yet", grouped(open.unsigned_abs())),
+            });
         } else {
             bar.note("");
         }
+        Ok(())
     }
 
     /// Ends the worker, if it has not ended, and removes the folder.
