@@ -71,6 +71,9 @@ async fn a_list_is_verified_by_another_service(size: Size) {
     assert_eq!(found, expected(&want));
     assert_eq!((task.credits.charged, task.credits.refunded), (3, 1));
     assert_eq!(service.asked(), 5);
+    let verifies = app.workers.first().unwrap_or(&app.apis[0]);
+    let log = verifies.process.output();
+    assert_eq!(log.matches("which no line of http_map knows").count(), 1, "{log}");
     app.finish().await;
 }
 
