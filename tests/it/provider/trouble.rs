@@ -62,7 +62,7 @@ async fn an_unfinished_answer_is_asked_for_again() {
     })
     .await;
     assert_eq!(world.reason("a@x.test").await, (Reason::Accepted, false));
-    let never = World::with(|c| c.timeout = Duration::from_millis(100), |_| say(202, "{}")).await;
+    let never = World::with(|c| c.timeout = Duration::from_millis(300), |_| say(202, "{}")).await;
     assert_eq!(never.reason("a@x.test").await, (Reason::Timeout, true));
     assert!(never.is_working());
 }
@@ -142,7 +142,7 @@ async fn others_wait_through_a_pause_too() {
 #[tokio::test]
 async fn a_pause_longer_than_an_address_can_wait_is_a_rest() {
     let world = World::with(
-        |c| c.timeout = Duration::from_millis(200),
+        |c| c.timeout = Duration::from_millis(500),
         |seen| match seen.number {
             1 => Act::Head(429, "retry-after", "2".into()),
             _ => say(200, VALID),
@@ -189,6 +189,17 @@ async fn a_refused_key_takes_the_provider_down_until_it_is_taken_again() {
         world.wait_working().await;
         assert_eq!(world.reason("b@x.test").await, (Reason::Accepted, false));
     }
+}
+
+#[tokio::test]
+async fn those_who_wait_for_their_turn_do_not_ask_a_service_that_is_down() {
+    let world = World::with(|c| (c.concurrency, c.rate) = (1, 1), |_| say(401, "{}")).await;
+    let addresses: Vec<String> = (0..20).map(|n| format!("a{n}@x.test")).collect();
+    let all = addresses.iter().map(|address| world.reason(address));
+    let found = futures::future::join_all(all).await;
+    assert_eq!(found, [(Reason::InternalError, true); 20]);
+    // The first, and one that had its turn before the probe was answered.
+    assert!(world.service.asked() <= 2, "{}", world.service.asked());
 }
 
 #[tokio::test]
