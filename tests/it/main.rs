@@ -19,6 +19,7 @@ mod layers;
 mod manners;
 mod memory;
 mod outage;
+mod provider;
 mod rate_limits;
 mod revocation;
 mod routes;

@@ -38,7 +38,7 @@ struct Kept {
 pub struct Remember {
     provider: Arc<dyn Provider>,
     under_way: Mutex<HashMap<Box<str>, Question>>,
-    kept: Option<Cache<Box<str>, Kept>>,
+    kept: Option<Cache<Arc<str>, Kept>>,
     age: Millis,
     clock: Clock,
 }
@@ -49,7 +49,7 @@ impl Remember {
         let kept = (!age.is_zero()).then(|| {
             Cache::builder()
                 .max_capacity(MOST_KEPT)
-                .weigher(|address: &Box<str>, kept: &Kept| kept.weight(address))
+                .weigher(|address: &Arc<str>, kept: &Kept| kept.weight(address))
                 // What nobody asks for any more goes as well.
                 .time_to_live(age)
                 .build()

@@ -200,12 +200,12 @@ impl Field {
             None => truth(value),
         };
         match self.name {
-            Name::Role => flags.role = flag(),
-            Name::Free => flags.free = flag(),
-            Name::Disposable => flags.disposable = flag(),
-            Name::CatchAll => flags.catch_all = flag(),
-            Name::MailboxFull => flags.mailbox_full = flag(),
-            Name::Disabled => flags.disabled = flag(),
+            Name::Role => note_flag(&mut flags.role, flag()),
+            Name::Free => note_flag(&mut flags.free, flag()),
+            Name::Disposable => note_flag(&mut flags.disposable, flag()),
+            Name::CatchAll => note_flag(&mut flags.catch_all, flag()),
+            Name::MailboxFull => note_flag(&mut flags.mailbox_full, flag()),
+            Name::Disabled => note_flag(&mut flags.disabled, flag()),
             Name::Score => {
                 let given = number(value).map(|given| (given * self.factor).round());
                 *score = given.filter(|s| (0.0..=100.0).contains(s)).map(|s| s as i16);
@@ -220,15 +220,24 @@ impl Field {
     }
 }
 
+/// Of several lines for one flag, one that sets it is enough.
+fn note_flag(flag: &mut Option<bool>, found: Option<bool>) {
+    if *flag != Some(true) {
+        *flag = found.or(*flag);
+    }
+}
+
 /// Reads one item a line; semicolons part lines too, `#` starts a comment line.
 fn read<T>(
     setting: &'static str,
     text: &str,
     item: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, MapError> {
-    text.split(['\n', ';'])
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split(';'))
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter(|line| !line.is_empty())
         .map(|line| {
             let shown = || line.chars().take(SHOWN).collect();
             item(line).map_err(|what| MapError::Line { setting, line: shown(), what })

@@ -33,6 +33,7 @@ use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::{Reason, Verdict};
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use exchange::Exchange;
@@ -103,15 +104,10 @@ impl Http {
         let mut deadline = None;
         let mut last = None;
         loop {
-            if let Some(why) = self.watch.why_down() {
-                return last.unwrap_or_else(|| not_asked(Reason::InternalError, &why));
-            }
-            let turn = self.service.pace.turn();
-            let patience = deadline.unwrap_or_else(|| Instant::now() + LONGEST_TURN);
-            let Ok(turn) = timeout_at(patience, turn).await else {
-                return last.unwrap_or_else(|| {
-                    not_asked(Reason::Timeout, "its turn did not come: see http_rate")
-                });
+            let until = deadline.unwrap_or_else(|| Instant::now() + LONGEST_TURN);
+            let turn = match self.turn(until).await {
+                Ok(turn) => turn,
+                Err(not_asked) => return last.unwrap_or(not_asked),
             };
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.budget);
             requests += 1;
@@ -154,6 +150,16 @@ impl Http {
             }
             last = Some(found);
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Waits for the next request's turn, but not while the service is down.
+    async fn turn(&self, until: Instant) -> Result<SemaphorePermit<'_>, Finding> {
+        tokio::select! {
+            biased;
+            why = self.watch.down() => Err(not_asked(Reason::InternalError, &why)),
+            turn = timeout_at(until, self.service.pace.turn()) => turn
+                .map_err(|_| not_asked(Reason::Timeout, "its turn did not come: see http_rate")),
         }
     }
 

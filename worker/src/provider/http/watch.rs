@@ -45,11 +45,17 @@ impl Watch {
         self.state.health.subscribe()
     }
 
-    /// Why nothing is asked, if that is so.
-    pub fn why_down(&self) -> Option<Arc<str>> {
-        match &*self.state.health.borrow() {
-            Health::Working => None,
-            Health::Down { why } => Some(Arc::clone(why)),
+    /// Waits until it is down; says why.
+    pub async fn down(&self) -> Arc<str> {
+        let mut health = self.health();
+        loop {
+            if let Health::Down { why } = &*health.borrow_and_update() {
+                return Arc::clone(why);
+            }
+            if health.changed().await.is_err() {
+                // Nobody is left who could say so.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

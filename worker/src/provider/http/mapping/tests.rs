@@ -12,7 +12,7 @@ fn error(map: &str, fields: &str) -> String {
 #[test]
 fn the_first_line_that_fits_decides() {
     let map = "
-        # trouble first
+        # trouble first; whatever it is
         /error *             = down
         /sub mailbox full    = mailbox_full
         /status valid        = accepted
@@ -60,7 +60,7 @@ fn words_may_be_truths_numbers_and_members_of_lists() {
 #[test]
 fn fields_are_read_where_they_make_sense() {
     let fields = "
-        role = /role; free = /list free; disposable = /disposable; catch_all = /all
+        role = /role; role = /kind role; free = /list free; disposable = /disposable; catch_all = /all
         score = /quality 100
         mx = /mx; did_you_mean = /meant; smtp_code = /code";
     let mapping = Mapping::new("/s ok = accepted", fields).unwrap();
@@ -88,8 +88,10 @@ fn fields_are_read_where_they_make_sense() {
     }));
     let flags = Flags { free: Some(false), ..Flags::default() };
     assert_eq!(verdict, Verdict { flags, ..Verdict::of(Reason::Accepted) });
-    let role = read(json!({"role": true}));
-    assert_eq!(role.score, SCORE_ROLE);
+    for role in [json!({"role": true, "kind": "person"}), json!({"role": false, "kind": "role"})] {
+        let verdict = read(role);
+        assert_eq!((verdict.flags.role, verdict.score), (Some(true), SCORE_ROLE));
+    }
 }
 
 #[test]
