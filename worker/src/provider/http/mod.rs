@@ -46,6 +46,8 @@ use watch::Watch;
 /// An address waits for its first turn at most so long: with the longest budget it still ends before
 /// the hold of a single verification does.
 const LONGEST_TURN: Duration = Duration::from_secs(150);
+/// When an address comes again that the service was not asked about.
+const NEXT_TRY: Duration = Duration::from_secs(60);
 /// Waits between two requests for one address grow up to this.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
 
@@ -209,5 +211,6 @@ fn unanswered(reason: Reason, evidence: Evidence, requests: u32) -> Finding {
 /// The service was not even asked.
 fn not_asked(reason: Reason, why: &str) -> Finding {
     let evidence = Evidence { problem: Some(why.to_owned()), ..Evidence::default() };
-    unanswered(reason, evidence, 0)
+    let Finding { verdict, evidence } = unanswered(reason, evidence, 0);
+    Finding { verdict: Verdict { again_in: Some(NEXT_TRY), ..verdict }, evidence }
 }
