@@ -16,6 +16,7 @@
 pub mod limits;
 mod memory;
 mod redis;
+pub mod server;
 
 use futures::stream::BoxStream;
 use tokio::sync::watch;

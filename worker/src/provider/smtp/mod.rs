@@ -18,7 +18,7 @@
 //!   might give to any second recipient (see [`pool::Several`]).
 
 mod catch_all;
-mod connection;
+pub(crate) mod connection;
 mod pool;
 mod probe;
 pub mod reply;
