@@ -16,6 +16,7 @@ Examples:
   listmill demo                    see the whole story, without any service or network
   listmill verify contacts.csv     verify a list from the shell; writes contacts-results.csv
   listmill verify ada@example.com  …or single addresses
+  listmill doctor                  is this machine fit to ask mail servers?
   listmill up                      API and worker in one process, on SQLite
   listmill migrate                 prepare the PostgreSQL database of a deployment…
   listmill api                     …then run as many of these…
@@ -62,6 +63,12 @@ pub enum Command {
     Worker,
     /// Bring the database's schema up to date
     Migrate,
+    /// Look whether this machine is fit: database, Redis, DNS, port 25, reverse DNS, blocklists, clock
+    ///
+    /// Each finding says what is so and what to do. It reads the settings that `up`, `api`, `worker`
+    /// and `verify` would use, changes nothing, and asks DNS, the mail servers of three big providers
+    /// (up to EHLO) and two DNS blocklists. Exit code 1 if there is a problem; warnings do not count.
+    Doctor,
     /// Load the running deployment, then print throughput, latency, CPU, memory and the books
     Bench(BenchArgs),
     /// Operator levers: accounts, keys, credits, blocked networks, reconciliation

@@ -42,6 +42,7 @@ async fn help_is_there_for_every_command() {
         &[],
         &["demo"],
         &["verify"],
+        &["doctor"],
         &["up"],
         &["api"],
         &["worker"],

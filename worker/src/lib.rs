@@ -10,6 +10,7 @@
 //!
 //! Nothing here knows of API keys: a revocation has no way to reach a running task.
 
+pub mod doctor;
 mod health;
 mod leaser;
 mod leases;

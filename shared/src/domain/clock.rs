@@ -59,6 +59,12 @@ pub fn rfc3339(at: Millis) -> String {
         .unwrap_or_else(|_| String::from("1970-01-01T00:00:00.000Z"))
 }
 
+/// Reads a date as mails have it (RFC 5322, 3.3): `Tue, 14 Nov 2023 22:13:20 +0000`.
+pub fn parse_rfc2822(text: &str) -> Option<Millis> {
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(at.as_millisecond())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ pub mod limits;
 mod memory;
 pub mod pace;
 mod redis;
+pub mod server;
 
 use futures::stream::BoxStream;
 use tokio::sync::watch;

@@ -280,7 +280,9 @@ async fn rest(back_off: &mut Duration) {
 }
 
 /// Redis may be stalled rather than gone; nothing waits for it long.
-async fn in_time<T>(work: impl Future<Output = Result<T, RedisError>>) -> Result<T, QueueError> {
+pub(super) async fn in_time<T>(
+    work: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, QueueError> {
     match tokio::time::timeout(ANSWER * 2, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(QueueError::Timeout),

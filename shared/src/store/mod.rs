@@ -20,6 +20,7 @@ pub mod idempotency;
 mod ids;
 pub mod reconcile;
 pub mod results;
+pub mod server;
 pub mod settle;
 pub mod sweep;
 pub mod tasks;

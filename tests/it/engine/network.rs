@@ -9,9 +9,9 @@ use super::world::World;
 
 for_each_size!(a_dead_network_pauses_tasks_and_concludes_nothing);
 
-/// Enough hosts and domains to suspect the network, not them.
-const DOMAINS: usize = 12;
-const EACH: usize = 10;
+/// So many that asking each host once is enough to suspect the network.
+const DOMAINS: usize = 24;
+const EACH: usize = 5;
 
 async fn a_dead_network_pauses_tasks_and_concludes_nothing(size: Size) {
     let world = World::new().await;

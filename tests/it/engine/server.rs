@@ -55,6 +55,8 @@ pub enum Tls {
 #[derive(Clone)]
 pub struct Script {
     pub banner: Vec<Act>,
+    /// First line of the answer to EHLO.
+    pub hello: &'static str,
     /// `None`: 502 to EHLO.
     pub ehlo: Option<Vec<&'static str>>,
     pub mail: Vec<Act>,
@@ -68,6 +70,7 @@ impl Script {
     pub fn new(rcpt: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static) -> Self {
         Self {
             banner: say("220 mx.test ESMTP"),
+            hello: "mx.test",
             ehlo: Some(vec!["PIPELINING", "SIZE 1000", "ENHANCEDSTATUSCODES"]),
             mail: say("250 2.1.0 Ok"),
             rcpt: Arc::new(rcpt),
@@ -149,6 +152,12 @@ impl Server {
         Self { counts, task }
     }
 
+    /// Ends it; when this has returned, its port is free.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     pub fn connections(&self) -> usize {
         self.counts.connections.load(SeqCst)
     }
@@ -227,7 +236,7 @@ async fn serve(stream: Box<dyn Stream>, script: &Script, counts: &Counts) -> std
             "EHLO" => match &script.ehlo {
                 None => say("502 5.5.2 what?"),
                 Some(features) => {
-                    let mut lines = vec!["mx.test"];
+                    let mut lines = vec![script.hello];
                     lines.extend(features);
                     if script.tls != Tls::Absent && !encrypted {
                         lines.push("STARTTLS");

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, MX};
+use hickory_proto::rr::rdata::{A, AAAA, MX, PTR, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 
@@ -20,6 +20,8 @@ enum Entry {
 struct Data {
     names: HashMap<String, Entry>,
     asked: HashMap<(String, RecordType), usize>,
+    /// The address of every name that is not there.
+    elsewhere: Option<IpAddr>,
 }
 
 /// See the module.
@@ -74,6 +76,27 @@ impl Zone {
         }
     }
 
+    pub fn text(&self, name: &str, text: &str) {
+        self.add(name, RData::TXT(TXT::new(vec![text.into()])));
+    }
+
+    /// `ip` is called `name`.
+    pub fn named(&self, ip: &str, name: &str) {
+        let reverse = Name::from(ip.parse::<IpAddr>().unwrap()).to_ascii();
+        let name = Name::from_ascii(format!("{name}.")).unwrap();
+        self.add(reverse.trim_end_matches('.'), RData::PTR(PTR(name)));
+    }
+
+    /// As some providers' resolvers do: a name that is not there gets this address.
+    pub fn hijacks(&self, ip: &str) {
+        self.data.lock().unwrap().elsewhere = Some(ip.parse().unwrap());
+    }
+
+    /// As if it had never been there.
+    pub fn forget(&self, name: &str) {
+        self.data.lock().unwrap().names.remove(name);
+    }
+
     pub fn fails(&self, name: &str, code: ResponseCode) {
         self.data.lock().unwrap().names.insert(name.into(), Entry::Fails(code));
     }
@@ -98,7 +121,12 @@ fn answer(data: &Mutex<Data>, question: &[u8]) -> Option<Vec<u8>> {
     let entry = {
         let mut data = data.lock().unwrap();
         *data.asked.entry((name.clone(), query.query_type())).or_default() += 1;
-        data.names.get(&name).cloned()
+        let found = data.names.get(&name).cloned();
+        let elsewhere = data.elsewhere.map(|ip| match ip {
+            IpAddr::V4(ip) => Entry::Records(vec![RData::A(A(ip))]),
+            IpAddr::V6(ip) => Entry::Records(vec![RData::AAAA(AAAA(ip))]),
+        });
+        found.or(elsewhere)
     };
     let mut reply = Message::response(question.metadata.id, OpCode::Query);
     reply.metadata.recursion_desired = true;

@@ -9,6 +9,8 @@
 //! Invariants: a `Route` lists hosts by preference; the addresses of a host are asked for only when
 //! its turn comes, so most domains cost one MX and one A query.
 
+mod lookups;
+
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

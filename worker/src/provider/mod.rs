@@ -65,7 +65,8 @@ pub fn build(
     Ok(Arc::new(Remember::new(provider, settings.result_cache, clock.clone())))
 }
 
-fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
+/// The smtp provider's part of the settings.
+pub fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
     let ehlo = settings.smtp_ehlo.clone().unwrap_or_else(host_name);
     let from = settings.smtp_from.clone().unwrap_or_else(|| format!("verify@{ehlo}"));
     let source_ip = settings

@@ -4,6 +4,8 @@
 //! Invariants: every read and write has a time limit, input is bounded by [`Parser`], and dropping a
 //! [`Connection`] closes it at once. After a [`Fault`] it is of no further use.
 
+mod greet;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use tokio_socks::tcp::Socks5Stream;
 
 use super::reply::{Parser, Reply};
 use super::{Fault, FaultKind, Stage};
+pub use greet::{Greeting, greet};
 
 /// How connections are made; the same for all of them.
 pub struct Setup {

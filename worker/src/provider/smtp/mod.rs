@@ -19,7 +19,7 @@
 
 mod breaker;
 mod catch_all;
-mod connection;
+pub(crate) mod connection;
 mod group;
 pub mod pace;
 mod pool;
