@@ -1,4 +1,5 @@
-//! The engine against scripted mail servers and a zone of its own, all on loopback.
+//! The engine against scripted mail servers and a zone of its own, and against real servers; all on
+//! loopback.
 
 mod deployment;
 mod facts;
@@ -6,6 +7,7 @@ mod hostile;
 mod manners;
 mod names;
 mod server;
+mod servers;
 mod sessions;
 mod world;
 mod zone;
