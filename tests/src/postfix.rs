@@ -16,6 +16,15 @@ use crate::process::{Launch, Process};
 use crate::scratch;
 
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
+/// `master` changes its user back and forth, which costs it the death signal; this shell keeps it
+/// and hands it on. It has a session of its own, so that what kills the tests' process group does not
+/// kill it as well.
+const KEEPER: &str = r#"
+"$@" &
+trap 'kill -TERM "$!"' TERM
+wait "$!"
+wait "$!"
+"#;
 
 /// One listening `smtpd`.
 #[derive(Debug, Clone)]
@@ -52,9 +61,10 @@ impl Postfix {
         let folder = scratch::folder("postfix");
         write_queue(&folder, postfix);
         write_settings(&folder, site);
-        let launch = Launch::new(Path::new(DAEMONS).join("master"), &folder);
+        let launch = Launch::new("setsid", &folder).args(["sh", "-c", KEEPER, "keeper"]);
         // `-s`: in the foreground, head of a process group, which it takes with it when it ends.
-        let mut launch = launch.args(["-s", "-c"]).args([folder.join("etc")]);
+        let launch = launch.args([Path::new(DAEMONS).join("master")]).args(["-s", "-c"]);
+        let mut launch = launch.args([folder.join("etc")]);
         launch.death_signal = "TERM";
         let process = Process::start("postfix", launch, folder.join("postfix.log"));
         let server = Self { process, folder };
