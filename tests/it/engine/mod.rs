@@ -1,6 +1,7 @@
 //! The engine against scripted mail servers and a zone of its own, and against real servers; all on
 //! loopback.
 
+mod corpus;
 mod deployment;
 mod facts;
 mod hostile;
