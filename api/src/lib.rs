@@ -24,13 +24,15 @@ use std::time::Duration;
 use axum::Router;
 use ipnet::IpNet;
 use listmill_shared::app::App;
-use listmill_shared::domain::provider::Provider;
+use listmill_shared::app::provider::Provider;
 use listmill_shared::queue::Queue;
 use listmill_shared::queue::limits::Limiter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+pub use routes::download::{csv_file, ndjson_file};
 
 /// Why serving could not start, or ended.
 #[derive(Debug, thiserror::Error)]

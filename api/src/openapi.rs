@@ -191,12 +191,14 @@ pub enum TaskStatus {
     Failed,
 }
 
-/// Why a task stands still. `insufficient_credits` goes on by itself after a top-up.
+/// Why a task stands still. `insufficient_credits` goes on by itself after a top-up,
+/// `provider_unavailable` (outbound SMTP is blocked, say) when a worker can verify again.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum PauseReason {
     InsufficientCredits,
     Requested,
+    ProviderUnavailable,
 }
 
 /// What to do with an address: `deliverable` = write to it; `undeliverable` = mail comes back;

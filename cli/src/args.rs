@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and its help.
 
+mod verify;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,9 +9,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use listmill_shared::domain::ledger::Kind;
 use listmill_shared::settings::parse_duration;
 
+pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
+
 const EXAMPLES: &str = "\
 Examples:
   listmill demo                    see the whole story, without any service or network
+  listmill verify contacts.csv     verify a list from the shell; writes contacts-results.csv
+  listmill verify ada@example.com  …or single addresses
   listmill up                      API and worker in one process, on SQLite
   listmill migrate                 prepare the PostgreSQL database of a deployment…
   listmill api                     …then run as many of these…
@@ -21,7 +27,7 @@ Examples:
 Settings come from listmill.toml (or --config FILE), overridden by LISTMILL_* variables:
   LISTMILL_DATABASE_URL   sqlite://listmill-data/listmill.db, or postgres://…
   LISTMILL_REDIS_URL      redis://… ; needed by `api` and `worker`
-  LISTMILL_PROVIDER       sandbox (made-up verdicts; the only one in this version)";
+  LISTMILL_PROVIDER       smtp (asks mail servers) or sandbox (made-up verdicts)";
 
 /// Self-hosted bulk e-mail verification.
 #[derive(Debug, Parser)]
@@ -43,6 +49,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch a list being verified while its key is revoked; needs no service and no network
     Demo(DemoArgs),
+    /// Verify a list or single addresses from the shell; needs no server
+    Verify(VerifyArgs),
     /// Run API and worker in one process, on SQLite unless told otherwise
     ///
     /// On the first start it makes an account (owner@localhost, 10,000 credits) with one API key
@@ -64,6 +72,11 @@ impl Command {
     /// Does it run until told to stop?
     pub fn is_role(&self) -> bool {
         matches!(self, Command::Up | Command::Api | Command::Worker)
+    }
+
+    /// Does it finish what is under way when it is told to stop?
+    pub fn drains(&self) -> bool {
+        self.is_role() || matches!(self, Command::Verify(_))
     }
 }
 

@@ -4,8 +4,9 @@
 //! holds it or a child of it.
 
 use std::io;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -45,12 +46,18 @@ pub struct Shutdown {
     pub drain: CancellationToken,
     /// Exit code of the first signal; 0 = none came.
     first: Arc<AtomicU8>,
+    /// Removed when the second signal stops the process, which drops nothing.
+    temporary: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl Shutdown {
     /// Listens from now on. `grace`: how long a role may drain; `None` for one-shot commands.
     pub fn watch(grace: Option<Duration>) -> io::Result<Self> {
-        let shutdown = Self { drain: CancellationToken::new(), first: Arc::new(AtomicU8::new(0)) };
+        let shutdown = Self {
+            drain: CancellationToken::new(),
+            first: Arc::new(AtomicU8::new(0)),
+            temporary: Arc::default(),
+        };
         let mut signals = Signals::listen()?;
         let watched = shutdown.clone();
         tokio::spawn(async move {
@@ -67,6 +74,7 @@ impl Shutdown {
             watched.drain.cancel();
             let Some(signal) = signals.next().await else { return };
             complain(&format!("{} again: stopped at once", signal.name()));
+            watched.remove_temporary();
             std::process::exit(signal.exit_code().into());
         });
         Ok(shutdown)
@@ -78,6 +86,22 @@ impl Shutdown {
             0 => None,
             130 => Some(Signal::Interrupt),
             _ => Some(Signal::Terminate),
+        }
+    }
+
+    /// A file or folder that must not stay behind, even when the second signal stops us.
+    pub fn remove_when_stopped(&self, path: &Path) {
+        self.temporary.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+    }
+
+    fn remove_temporary(&self) {
+        for path in self.temporary.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // What is gone already needs no removal.
+            let _ = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
         }
     }
 

@@ -21,7 +21,7 @@ use listmill_shared::settings::{LogFormat, Settings};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
-use crate::commands::{Context, admin, bench, demo, migrate, roles, up};
+use crate::commands::{Context, admin, bench, demo, migrate, roles, up, verify};
 use crate::lifecycle::Shutdown;
 use crate::output::Output;
 
@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> ExitCode {
 async fn dispatch(context: Context, command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(context, args).await,
+        Command::Verify(args) => verify::run(context, args).await,
         Command::Up => up::run(context).await,
         Command::Api => roles::api(context).await,
         Command::Worker => roles::worker(context).await,
@@ -82,7 +83,7 @@ fn prepare(cli: Cli) -> Result<(Context, Command)> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    let grace = cli.command.is_role().then_some(settings.shutdown_grace);
+    let grace = cli.command.drains().then_some(settings.shutdown_grace);
     let shutdown = Shutdown::watch(grace).context("cannot listen for signals")?;
     let output = Output::new(cli.json);
     let (clock, ids) = (Clock::system(), Ids::system());

@@ -25,6 +25,8 @@ pub fn complain(line: &str) {
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     json: bool,
+    /// Stdout holds data: text goes to stderr.
+    aside: bool,
     bars: bool,
 }
 
@@ -32,14 +34,28 @@ impl Output {
     /// `json`: for programs.
     pub fn new(json: bool) -> Self {
         let bars = std::io::stderr().is_terminal() && (json || std::io::stdout().is_terminal());
-        Self { json, bars }
+        Self { json, aside: false, bars }
+    }
+
+    /// Likewise, while stdout holds data.
+    pub fn aside(self) -> Self {
+        Self { aside: true, bars: std::io::stderr().is_terminal(), ..self }
+    }
+
+    /// For programs?
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A line for people.
     pub fn say(&self, line: impl AsRef<str>) {
-        if !self.json {
-            // A reader that went away (`| head`) is no reason to fail.
-            let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+        match (self.json, self.aside) {
+            (true, _) => {}
+            (false, true) => complain(line.as_ref()),
+            (false, false) => {
+                // A reader that went away (`| head`) is no reason to fail.
+                let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+            }
         }
     }
 
@@ -63,18 +79,19 @@ impl Output {
     pub fn progress(&self, what: &str, total: u64, unit: &'static str) -> Progress {
         let bar = self.bars.then(|| {
             let template = format!(
-                "{{msg}} {{bar:30.cyan/blue}} {{percent:>3}} %  {{human_pos}}/{{human_len}} {unit}, {{eta}} left"
+                "{{prefix}} {{bar:30.cyan/blue}} {{percent:>3}} %  {{human_pos}}/{{human_len}} {unit}, {{eta}} left{{msg}}"
             );
             let bar = ProgressBar::new(total);
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style.progress_chars("━╸─"));
             }
-            bar.with_message(what.to_owned())
+            bar.with_prefix(what.to_owned())
         });
         Progress {
             bar,
-            json: self.json,
+            aside: self.json || self.aside,
             what: what.to_owned(),
+            note: String::new(),
             unit,
             total,
             told: 0,
@@ -86,8 +103,10 @@ impl Output {
 /// See [`Output::progress`].
 pub struct Progress {
     bar: Option<ProgressBar>,
-    json: bool,
+    /// Text goes to stderr.
+    aside: bool,
     what: String,
+    note: String,
     unit: &'static str,
     total: u64,
     told: u64,
@@ -117,10 +136,24 @@ impl Progress {
         }
     }
 
+    /// Why it does not move; empty when it does.
+    pub fn note(&mut self, note: &str) {
+        if self.note == note {
+            return;
+        }
+        self.note = note.to_owned();
+        match (&self.bar, note.is_empty()) {
+            (Some(bar), true) => bar.set_message(""),
+            (Some(bar), false) => bar.set_message(format!("; {note}")),
+            (None, true) => {}
+            (None, false) => self.line(&format!("{}: {note}", self.what)),
+        }
+    }
+
     /// A line for people, above the bar.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) if self.json => bar.println(line),
+            Some(bar) if self.aside => bar.println(line),
             Some(bar) => bar.suspend(|| {
                 let _ = writeln!(std::io::stdout(), "{line}");
             }),
@@ -136,7 +169,7 @@ impl Progress {
     }
 
     fn line(&self, line: &str) {
-        match self.json {
+        match self.aside {
             true => complain(line),
             false => {
                 let _ = writeln!(std::io::stdout(), "{line}");

@@ -1,6 +1,8 @@
 //! Settings: defaults from one documented file ([`DEFAULTS`]), overridden by a TOML file, then by
 //! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +10,10 @@ use serde::{Deserialize, Deserializer, de};
 
 /// The documented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("settings.default.toml");
+
+/// One address may keep another service busy for so long, tries included: a single verification's
+/// hold outlives it.
+const MOST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a process runs with; each field is described in `settings.default.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -50,12 +56,32 @@ pub struct Settings {
     #[serde(deserialize_with = "switch")]
     pub smtp_starttls: bool,
     pub smtp_host_connections: usize,
+    #[serde(deserialize_with = "switch")]
+    pub pace: bool,
+    pub smtp_host_recipients_per_minute: u32,
+    pub smtp_host_connections_per_minute: u32,
+    pub pace_hosts: BTreeMap<String, PaceHosts>,
     #[serde(deserialize_with = "empty_is_none")]
     pub disposable_list: Option<String>,
     #[serde(deserialize_with = "empty_is_none")]
     pub free_list: Option<String>,
     #[serde(deserialize_with = "empty_is_none")]
     pub role_list: Option<String>,
+    #[serde(deserialize_with = "durations")]
+    pub retry_delays: Vec<Duration>,
+    pub http_url: Secret,
+    pub http_key: Secret,
+    pub http_header: Secret,
+    pub http_body: Secret,
+    pub http_map: String,
+    pub http_fields: String,
+    #[serde(deserialize_with = "duration")]
+    pub http_timeout: Duration,
+    pub http_retries: u32,
+    pub http_rate: u32,
+    pub http_concurrency: usize,
+    #[serde(deserialize_with = "duration")]
+    pub result_cache: Duration,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "duration")]
@@ -74,6 +100,30 @@ pub struct Settings {
     pub unknown: Vec<String>,
 }
 
+/// A value that must not be shown: `Debug` says only whether there is one.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "empty" } else { "hidden" })
+    }
+}
+
 /// Who verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,6 +134,20 @@ pub enum ProviderKind {
     Http,
     /// Made-up answers, the same every time.
     Sandbox,
+}
+
+/// Mail hosts that share one pace. A figure that is not given is that of every host.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaceHosts {
+    /// Ends of their names, whole labels.
+    pub hosts: Vec<String>,
+    /// Recipients asked about in a minute.
+    pub recipients_per_minute: Option<u32>,
+    /// Connections opened in a minute.
+    pub connections_per_minute: Option<u32>,
+    /// Connections of one process at once.
+    pub connections: Option<usize>,
 }
 
 /// How log lines look.
@@ -171,6 +235,21 @@ impl Settings {
             "1 to 4000000000",
             &self.max_addresses,
         )?;
+        self.check_pace()?;
+        range(
+            (1..=10_000).contains(&self.http_concurrency),
+            "http_concurrency",
+            "1 to 10000",
+            &self.http_concurrency,
+        )?;
+        range(self.http_retries <= 10, "http_retries", "0 to 10", &self.http_retries)?;
+        range(
+            self.http_timeout >= Duration::from_millis(100)
+                && self.http_timeout * (self.http_retries + 1) <= MOST_PATIENCE,
+            "http_timeout",
+            "at least 100ms, and times (http_retries + 1) at most 120s",
+            &format!("{:?}", self.http_timeout),
+        )?;
         range(
             self.lease_ttl >= Duration::from_millis(500),
             "lease_ttl",
@@ -184,6 +263,35 @@ impl Settings {
             "letters and digits",
             &self.key_prefix,
         )
+    }
+
+    fn check_pace(&self) -> Result<(), SettingsError> {
+        const WANT: &str = "at least 1";
+        let given = |name, figure: Option<u64>| match figure {
+            Some(0) => Err(SettingsError::Range { name, want: WANT, got: String::from("0") }),
+            _ => Ok(()),
+        };
+        given("smtp_host_connections", Some(self.smtp_host_connections as u64))?;
+        let usual = self.smtp_host_recipients_per_minute;
+        given("smtp_host_recipients_per_minute", Some(usual.into()))?;
+        let usual = self.smtp_host_connections_per_minute;
+        given("smtp_host_connections_per_minute", Some(usual.into()))?;
+        for (name, entry) in &self.pace_hosts {
+            if !entry.hosts.iter().all(|host| host.contains(|c: char| c.is_alphanumeric())) {
+                let (want, got) = ("ends of host names", format!("{name}: {:?}", entry.hosts));
+                return Err(SettingsError::Range { name: "pace_hosts", want, got });
+            }
+            given(
+                "pace_hosts.*.recipients_per_minute",
+                entry.recipients_per_minute.map(u64::from),
+            )?;
+            given(
+                "pace_hosts.*.connections_per_minute",
+                entry.connections_per_minute.map(u64::from),
+            )?;
+            given("pace_hosts.*.connections", entry.connections.map(|count| count as u64))?;
+        }
+        Ok(())
     }
 
     /// The lease's length in the database's unit.
@@ -208,6 +316,18 @@ fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
     parse_duration(&text)
         .ok_or_else(|| de::Error::custom(format!("{text:?} is no duration such as 250ms, 30s, 5m")))
+}
+
+fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Duration>, D::Error> {
+    let text = String::deserialize(d)?;
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            parse_duration(part).ok_or_else(|| {
+                de::Error::custom(format!("{part:?} is no duration; wanted are such as 1m,5m,15m"))
+            })
+        })
+        .collect()
 }
 
 /// Reads `250ms`, `30s`, `5m`, `24h`.
@@ -250,6 +370,30 @@ mod tests {
     }
 
     #[test]
+    fn a_file_changes_adds_to_and_keeps_the_pace_of_providers() {
+        let folder = std::env::temp_dir();
+        let path = folder.join(format!("listmill-settings-{}.toml", std::process::id()));
+        let text = "pace = \"off\"\n[pace_hosts.google]\nconnections = 2\n\
+                    [pace_hosts.own]\nhosts = [\"mx.example.net\"]\nrecipients_per_minute = 7\n";
+        std::fs::write(&path, text).unwrap();
+        let loaded = Settings::load(Some(&path), []);
+        std::fs::remove_file(&path).unwrap();
+        let (settings, shipped) = (loaded.unwrap(), load(&[]).unwrap());
+        assert!(shipped.pace && !settings.pace);
+        let mut want = shipped.pace_hosts.clone();
+        want.get_mut("google").unwrap().connections = Some(2);
+        let own = PaceHosts {
+            hosts: vec!["mx.example.net".into()],
+            recipients_per_minute: Some(7),
+            connections_per_minute: None,
+            connections: None,
+        };
+        want.insert("own".into(), own);
+        assert_eq!(settings.pace_hosts, want);
+        assert!(want.len() > 10);
+    }
+
+    #[test]
     fn a_misspelt_variable_is_told() {
         assert_eq!(load(&[("LISTMILL_BATCHSIZE", "20")]).unwrap().unknown, ["LISTMILL_BATCHSIZE"]);
     }
@@ -261,9 +405,22 @@ mod tests {
             ("LISTMILL_BATCH_SIZE", "many", "batch_size"),
             ("LISTMILL_LEASE_TTL", "30", "30"),
             ("LISTMILL_DATABASE_URL", "mysql://x", "database_url"),
+            ("LISTMILL_HTTP_TIMEOUT", "50s", "http_timeout"),
+            ("LISTMILL_HTTP_CONCURRENCY", "0", "http_concurrency"),
+            ("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", "0", "recipients_per_minute"),
+            ("LISTMILL_PACE_HOSTS", "google", "pace_hosts"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(expect), "{name}={value}: {error}");
         }
+    }
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = "s3cr3t";
+        let names = ["URL", "KEY", "HEADER", "BODY"].map(|name| format!("LISTMILL_HTTP_{name}"));
+        let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), secret)).collect();
+        let settings = load(&pairs).unwrap();
+        assert_eq!(settings.http_header.reveal(), secret);
+        assert!(!format!("{settings:?}").contains(secret));
     }
 }

@@ -41,6 +41,7 @@ async fn help_is_there_for_every_command() {
     let commands: &[&[&str]] = &[
         &[],
         &["demo"],
+        &["verify"],
         &["up"],
         &["api"],
         &["worker"],

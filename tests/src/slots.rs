@@ -14,6 +14,9 @@ pub enum Weight {
     Middle,
     /// Runs alone.
     Heavy,
+    /// Beside another one of the same test, whose slots are both's: a test that waits for a second slot
+    /// while it holds one could wait for ever.
+    Beside,
 }
 
 pub type Slot = SemaphorePermit<'static>;
@@ -23,6 +26,7 @@ pub async fn take(weight: Weight) -> Slot {
         Weight::Light => 1,
         Weight::Middle => 2,
         Weight::Heavy => SLOTS,
+        Weight::Beside => 0,
     };
     FREE.acquire_many(slots).await.expect("the semaphore is never closed")
 }

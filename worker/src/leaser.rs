@@ -3,6 +3,7 @@
 //!
 //! While the database is away it tries again; it ends when the last handle is dropped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use listmill_shared::app::App;
@@ -24,10 +25,10 @@ type Wish = (BatchRef, oneshot::Sender<Option<Box<Lease>>>);
 pub struct Leaser(mpsc::Sender<Wish>);
 
 impl Leaser {
-    /// Starts the leaser. It gives up a database that is away when `drain` is cancelled.
-    pub fn start(app: App, drain: CancellationToken) -> Self {
+    /// Starts the leaser; `source`: where this worker sends from. It gives up a database that is away when `drain` is cancelled.
+    pub fn start(app: App, source: Arc<str>, drain: CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(AT_ONCE);
-        tokio::spawn(work(app, drain, receiver));
+        tokio::spawn(work(app, source, drain, receiver));
         Self(sender)
     }
 
@@ -42,7 +43,12 @@ impl Leaser {
 /// The process drains: the batch is for somebody else.
 pub struct Drained;
 
-async fn work(app: App, drain: CancellationToken, mut wishes: mpsc::Receiver<Wish>) {
+async fn work(
+    app: App,
+    source: Arc<str>,
+    drain: CancellationToken,
+    mut wishes: mpsc::Receiver<Wish>,
+) {
     let mut some: Vec<Wish> = Vec::with_capacity(AT_ONCE);
     while wishes.recv_many(&mut some, AT_ONCE).await > 0 {
         let mut back_off = FIRST_BACK_OFF;
@@ -52,7 +58,7 @@ async fn work(app: App, drain: CancellationToken, mut wishes: mpsc::Receiver<Wis
             let claim =
                 |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until };
             let claims: Vec<Claim> = some.iter().map(claim).collect();
-            match app.store.lease(&claims, now).await {
+            match app.store.lease(&claims, &source, now).await {
                 Ok(leasings) => {
                     for (leasing, (batch, answer)) in leasings.into_iter().zip(some.drain(..)) {
                         tell(leasing, batch, answer);

@@ -10,6 +10,7 @@
 //!
 //! Nothing here knows of API keys: a revocation has no way to reach a running task.
 
+mod health;
 mod leaser;
 mod leases;
 mod processor;

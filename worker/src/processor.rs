@@ -2,8 +2,10 @@
 //!
 //! * No address starts without a permit of the process, nor without a held credit.
 //! * Finished addresses go to the settler about every [`STEP_AGE`], or [`STEP_ROWS`] at once.
-//! * A cancelled task or a lost lease drops what is under way at once; a paused task, or a process
-//!   that drains, starts nothing more and lets it end.
+//! * A cancelled task or a lost lease drops what is under way at once; a paused task, a process that
+//!   drains or a provider that is down starts nothing more and lets it end.
+//! * An address whose mail server says "later" is set aside, its credit given back; a batch with
+//!   nothing else left waits, holding neither a lease nor a permit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +14,17 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
-use listmill_shared::domain::batch::{After, Finding, Lease, Settled, Step};
+use listmill_shared::app::provider::{FollowUp, Provider, ask};
+use listmill_shared::domain::batch::{After, Deferral, Finding, Lease, Settled, Step};
+use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::payload::{Batch, decode_batch};
-use listmill_shared::domain::provider::{Provider, ask};
 use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
 use listmill_shared::queue::Delivery;
 use listmill_shared::store::batches::Held;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::health::ProviderHealth;
 use crate::leaser::{Drained, Leaser};
 use crate::leases::Leases;
 use crate::runtime::{Backlog, Room};
@@ -36,6 +40,7 @@ const STEP_ROWS: usize = 500;
 pub struct Shared {
     pub app: App,
     pub provider: Arc<dyn Provider>,
+    pub health: ProviderHealth,
     /// One an address under way.
     pub permits: Arc<Semaphore>,
     pub backlog: Arc<Backlog>,
@@ -48,6 +53,18 @@ pub struct Shared {
     /// Drop what is under way.
     pub abort: CancellationToken,
     pub inflight: metrics::Gauge,
+}
+
+impl Shared {
+    /// How long an address with a temporary verdict is set aside, and after how many attempts; `None`
+    /// = no more. One that nobody was asked about has not used up its attempt.
+    fn delay(&self, verdict: &Verdict, attempts: i16) -> Option<(i16, Duration)> {
+        let delays = &self.app.settings.retry_delays;
+        match verdict.again_in {
+            Some(delay) => Some((attempts - 1, delay)),
+            None => delays.get(usize::try_from(attempts - 1).ok()?).map(|&delay| (attempts, delay)),
+        }
+    }
 }
 
 /// Takes one delivery to its end: its batch is stored, handed back, or not ours.
@@ -84,6 +101,9 @@ async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, 
                 startable: lease.held,
                 held: lease.held,
                 findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
+                deferrals: Vec::new(),
+                earliest: None,
+                dropped: false,
                 under_way: FuturesUnordered::new(),
                 permit: Some(permit),
                 batch: Arc::new(batch),
@@ -116,6 +136,16 @@ impl Drop for UnderWay {
     }
 }
 
+/// What came of one address.
+enum Outcome {
+    /// It has its result.
+    Found(Finding),
+    /// It is set aside.
+    Later(Deferral),
+    /// Nothing: the provider is down.
+    Dropped,
+}
+
 /// How a batch ends here.
 enum End {
     /// As far as it goes.
@@ -136,7 +166,13 @@ struct Run {
     /// Held credits not settled yet, as the database has it.
     held: i64,
     findings: Vec<Finding>,
-    under_way: FuturesUnordered<BoxFuture<'static, Finding>>,
+    /// Set aside since the last step.
+    deferrals: Vec<Deferral>,
+    /// When the first address that is set aside is due.
+    earliest: Option<Millis>,
+    /// Is there an address that was started, and came to nothing?
+    dropped: bool,
+    under_way: FuturesUnordered<BoxFuture<'static, Outcome>>,
     permit: Option<OwnedSemaphorePermit>,
     room: Room,
 }
@@ -144,6 +180,7 @@ struct Run {
 impl Run {
     async fn run(mut self, lost: CancellationToken, mut course: watch::Receiver<Course>) {
         let end = self.verify(&lost, &mut course).await;
+        let after = self.after();
         self.under_way.clear();
         self.permit = None;
         self.room.set(0);
@@ -151,12 +188,23 @@ impl Run {
             return;
         }
         let task = self.lease.batch.task;
-        let step = self.take_step(After::Release);
+        let step = self.take_step(after);
         let settled = self.shared.settler.settle(step).await;
         if let Some(Settled::Stored { batch_done: false, .. }) = settled
             && let Err(error) = self.shared.app.dispatch(task).await
         {
             tracing::warn!(%error, %task, "handed back, not dispatched; the sweeper will");
+        }
+    }
+
+    /// How the lease ends: does all that has no result wait for its time?
+    fn after(&self) -> After {
+        let started_all = self.next == self.batch.len();
+        match self.earliest {
+            Some(until) if started_all && self.under_way.is_empty() && !self.dropped => {
+                After::Wait(until)
+            }
+            _ => After::Release,
         }
     }
 
@@ -167,9 +215,11 @@ impl Run {
         course: &mut watch::Receiver<Course>,
     ) -> End {
         let shared = self.shared.clone();
+        let mut health = shared.health.clone();
         let mut step_due = None;
         loop {
-            let halted = shared.drain.is_cancelled() || *course.borrow() == Course::Halt;
+            let halted =
+                shared.drain.is_cancelled() || *course.borrow() == Course::Halt || health.is_down();
             if !halted {
                 self.start_what_can().await;
             }
@@ -178,10 +228,11 @@ impl Run {
             if !more && self.under_way.is_empty() {
                 return End::Release;
             }
-            if self.findings.len() >= STEP_ROWS {
+            let rows = self.findings.len() + self.deferrals.len();
+            if rows >= STEP_ROWS {
                 self.put_step().await;
                 step_due = None;
-            } else if !self.findings.is_empty() && step_due.is_none() {
+            } else if rows > 0 && step_due.is_none() {
                 step_due = Some(tokio::time::Instant::now() + STEP_AGE);
             }
             let step_at = step_due.unwrap_or_else(tokio::time::Instant::now);
@@ -198,13 +249,14 @@ impl Run {
                     self.put_step().await;
                     step_due = None;
                 }
-                Some(finding) = self.under_way.next(), if !self.under_way.is_empty() => {
-                    self.findings.push(finding);
+                Some(outcome) = self.under_way.next(), if !self.under_way.is_empty() => {
+                    self.note(outcome);
                 }
                 permit = shared.permits.clone().acquire_owned(), if more => {
                     self.permit = permit.ok();
                 }
                 () = shared.drain.cancelled(), if !halted => {}
+                () = health.changed() => {}
             }
         }
     }
@@ -215,15 +267,18 @@ impl Run {
         self.next < self.batch.len() && self.startable > 0
     }
 
-    /// Moves on past addresses that have a result, and settles free ones at once.
+    /// Moves on past addresses that have a result or are set aside, and settles free ones at once.
     fn skip_done(&mut self) {
         while let Some(entry) = self.batch.get(self.next) {
             let seq = self.lease.first_seq + self.next as i64;
             let done = self.lease.done.binary_search(&seq).is_ok();
-            if !done && entry.valid {
+            let aside = self.deferred(seq).filter(|one| one.due_at > self.lease.leased_at);
+            if !done && aside.is_none() && entry.valid {
                 return;
             }
-            if !done {
+            if let Some(Deferral { due_at, .. }) = aside.filter(|_| !done) {
+                self.waits_until(due_at);
+            } else if !done {
                 self.findings.push(Finding {
                     seq,
                     address: entry.text.into(),
@@ -237,6 +292,26 @@ impl Run {
         }
     }
 
+    fn deferred(&self, seq: i64) -> Option<Deferral> {
+        let all = &self.lease.deferred;
+        all.binary_search_by_key(&seq, |one| one.seq).ok().and_then(|at| all.get(at)).copied()
+    }
+
+    fn waits_until(&mut self, due_at: Millis) {
+        self.earliest = Some(self.earliest.map_or(due_at, |earliest| earliest.min(due_at)));
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Found(finding) => self.findings.push(finding),
+            Outcome::Later(deferral) => {
+                self.waits_until(deferral.due_at);
+                self.deferrals.push(deferral);
+            }
+            Outcome::Dropped => self.dropped = true,
+        }
+    }
+
     /// Starts addresses while there are permits; those that end at once give theirs to the next.
     async fn start_what_can(&mut self) {
         while self.has_more() {
@@ -247,8 +322,8 @@ impl Run {
             };
             let mut future = self.start();
             match futures::poll!(&mut future) {
-                std::task::Poll::Ready(finding) => {
-                    self.findings.push(finding);
+                std::task::Poll::Ready(outcome) => {
+                    self.note(outcome);
                     self.permit = Some(permit);
                 }
                 std::task::Poll::Pending => {
@@ -256,9 +331,9 @@ impl Run {
                     let under_way =
                         UnderWay { _permit: permit, inflight: self.shared.inflight.clone() };
                     self.under_way.push(Box::pin(async move {
-                        let finding = future.await;
+                        let outcome = future.await;
                         drop(under_way);
-                        finding
+                        outcome
                     }));
                 }
             }
@@ -267,22 +342,32 @@ impl Run {
     }
 
     /// The next address's verification.
-    fn start(&mut self) -> BoxFuture<'static, Finding> {
+    fn start(&mut self) -> BoxFuture<'static, Outcome> {
         let (index, shared, batch) = (self.next, self.shared.clone(), self.batch.clone());
         let seq = self.lease.first_seq + index as i64;
         self.next += 1;
         self.startable -= 1;
+        let attempt = self.deferred(seq).map_or(1, |before| before.attempts + 1);
         Box::pin(async move {
             let address = batch.get(index).map_or("", |entry| entry.text);
-            let (verdict, attempts) = ask(&*shared.provider, address, 1).await;
-            Finding {
+            let (verdict, attempts) = ask(&*shared.provider, address, attempt).await;
+            let now = shared.app.now();
+            if verdict.temporary && shared.provider.follow_up() == FollowUp::Later {
+                if shared.health.is_down() {
+                    return Outcome::Dropped;
+                }
+                if let Some((attempts, delay)) = shared.delay(&verdict, attempts) {
+                    return Outcome::Later(Deferral { seq, attempts, due_at: due(now, delay) });
+                }
+            }
+            Outcome::Found(Finding {
                 seq,
                 address: address.into(),
                 credit: verdict.reason.credit(),
                 verdict,
                 attempts,
-                checked_at: shared.app.now(),
-            }
+                checked_at: now,
+            })
         })
     }
 
@@ -297,10 +382,19 @@ impl Run {
             account: self.lease.account,
             token: self.lease.token,
             findings: std::mem::take(&mut self.findings),
+            deferrals: std::mem::take(&mut self.deferrals),
             held: self.held,
             after,
         };
-        self.held -= step.tally().resolved();
+        self.held -= step.resolved();
         step
     }
+}
+
+/// When an address is due that is set aside now. Rounded up, so that a batch wakes a few times, not
+/// once for each of its addresses.
+fn due(now: Millis, delay: Duration) -> Millis {
+    let delay = delay.as_millis() as i64;
+    let grain = (delay / 16).clamp(10, 30_000);
+    (now + delay + grain - 1) / grain * grain
 }

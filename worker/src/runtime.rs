@@ -13,13 +13,16 @@ use apalis::prelude::*;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use listmill_shared::app::App;
-use listmill_shared::domain::provider::Provider;
+use listmill_shared::app::provider::Provider;
+use listmill_shared::domain::batch::BatchRef;
 use listmill_shared::queue::Delivery;
 use listmill_shared::store::StoreError;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health::ProviderHealth;
 use crate::leaser::Leaser;
 use crate::leases::Leases;
 use crate::processor::{Shared, process};
@@ -31,6 +34,8 @@ use crate::sweeper;
 const AHEAD: usize = 4;
 /// After the grace, what is left has this long to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
+/// Batches set aside that are due and wait for their turn here.
+const LANE: usize = 64;
 const BACK_OFF: Duration = Duration::from_millis(500);
 
 /// Why the worker could not run.
@@ -116,7 +121,9 @@ pub async fn run(
     provider: Arc<dyn Provider>,
     drain: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let name = worker_name(&app);
+    let worker = Identity::of(&app);
+    let health = ProviderHealth::of(&*provider);
+    let (lane, woken) = mpsc::channel(LANE);
     let concurrency = app.settings.worker_concurrency;
     let leases = Arc::new(Leases::default());
     let stops = Arc::new(Stops::default());
@@ -124,9 +131,10 @@ pub async fn run(
     let shared = Arc::new(Shared {
         app: app.clone(),
         provider,
+        health: health.clone(),
         permits: Arc::new(Semaphore::new(concurrency)),
         backlog: Backlog::new(AHEAD * app.settings.batch_size as usize),
-        leaser: Leaser::start(app.clone(), drain.clone()),
+        leaser: Leaser::start(app.clone(), worker.source.clone(), drain.clone()),
         leases: leases.clone(),
         stops: stops.clone(),
         settler,
@@ -135,12 +143,16 @@ pub async fn run(
         inflight: metrics::gauge!("listmill_inflight_addresses"),
     });
     let context = Context { shared: shared.clone(), running: TaskTracker::new() };
-    tracing::info!(worker = %name, concurrency, provider = shared.provider.name(), "worker started");
+    tracing::info!(worker = %worker.name, concurrency, provider = shared.provider.name(), "worker started");
     let around = async {
-        tokio::join!(leases.keep_alive(&app), stops.watch(&app), sweeper::sweep_on(&app, &name),)
+        tokio::join!(
+            leases.keep_alive(&app),
+            stops.watch(&app),
+            sweeper::sweep_on(&app, &worker, &health, &lane),
+        )
     };
     let work = async {
-        supervise(&app, &name, &context, &drain).await;
+        supervise(&app, &worker.name, woken, &context, &drain).await;
         finish(&app, &context).await;
     };
     tokio::select! {
@@ -154,13 +166,21 @@ pub async fn run(
         tracing::warn!("not everything could be written; the rest returns to the queue by itself");
     }
     abort.cancel();
-    tracing::info!(worker = %name, "worker stopped");
+    tracing::info!(worker = %worker.name, "worker stopped");
     Ok(())
 }
 
 /// Builds the apalis worker, again whenever its stream ends, until drained.
-async fn supervise(app: &App, name: &str, context: &Context, drain: &CancellationToken) {
-    let deliveries = Arc::new(Mutex::new(app.queue.deliveries(name.to_owned())));
+async fn supervise(
+    app: &App,
+    name: &str,
+    woken: mpsc::Receiver<BatchRef>,
+    context: &Context,
+    drain: &CancellationToken,
+) {
+    let woken = ReceiverStream::new(woken).map(Delivery::direct);
+    let deliveries = stream::select(woken, app.queue.deliveries(name.to_owned())).boxed();
+    let deliveries = Arc::new(Mutex::new(deliveries));
     let mut generation = 0;
     while !drain.is_cancelled() {
         let mut events = build(&format!("{name}-{generation}"), deliveries.clone(), context);
@@ -204,6 +224,7 @@ fn jobs(
     shared: Arc<Shared>,
 ) -> BoxStream<'static, Result<Job, std::convert::Infallible>> {
     stream::unfold((deliveries, shared), |(deliveries, shared)| async move {
+        shared.health.clone().working().await;
         shared.backlog.has_room().await;
         // Not kept: the batches at work need it, while this may wait for a delivery for long.
         drop(shared.permits.acquire().await.ok()?);
@@ -232,9 +253,19 @@ async fn finish(app: &App, context: &Context) {
     }
 }
 
-/// Unique per start: host, process, and something random.
-fn worker_name(app: &App) -> String {
-    let host = crate::provider::host_name();
-    let random = u32::from_le_bytes(app.ids.bytes());
-    format!("{host}-{}-{random:08x}", std::process::id())
+/// What this worker is known by.
+pub struct Identity {
+    /// Unique per start: host, process, and something random.
+    pub name: String,
+    /// Where mail servers see it come from: the source address, else the host.
+    pub source: Arc<str>,
+}
+
+impl Identity {
+    fn of(app: &App) -> Self {
+        let host = crate::provider::host_name();
+        let random = u32::from_le_bytes(app.ids.bytes());
+        let name = format!("{host}-{}-{random:08x}", std::process::id());
+        Self { name, source: app.settings.smtp_source_ip.clone().unwrap_or(host).into() }
+    }
 }

@@ -87,6 +87,7 @@ fn group(orders: impl Iterator<Item = Order>) -> Vec<(AccountId, Vec<Merged>)> {
             std::collections::btree_map::Entry::Occupied(mut place) => {
                 let merged = place.get_mut();
                 merged.step.findings.extend(step.findings);
+                merged.step.deferrals.extend(step.deferrals);
                 merged.step.after = step.after;
                 merged.replies.extend(reply);
             }

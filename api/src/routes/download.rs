@@ -1,6 +1,7 @@
 //! Results as files, streamed: a task of its own reads ahead by a few pages at most, which the
 //! connection turns into bytes as its reader takes them. So neither the size of the task nor a slow
-//! reader grows the process.
+//! reader grows the process. [`csv_file`] and [`ndjson_file`] are the bytes alone, for who writes them
+//! elsewhere than into a response.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::payload::{Rows, decode_rows};
 use listmill_shared::domain::task::Task;
@@ -48,19 +49,28 @@ const COLUMNS: [&str; 12] = [
 
 /// One result a line.
 pub fn ndjson(store: &Store, task: &Task, reasons: Option<Vec<Reason>>) -> Response {
+    let lines = ndjson_file(store, task, reasons);
+    file(task, "ndjson", "application/x-ndjson", Body::from_stream(lines))
+}
+
+/// One result a line, in `seq` order, of those that are there (`reasons` = only these).
+pub fn ndjson_file(
+    store: &Store,
+    task: &Task,
+    reasons: Option<Vec<Reason>>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let addresses = task.submitted.unique;
     tokio::spawn(read_results(store.clone(), task.id, addresses, reasons, sender));
-    let lines = ReceiverStream::new(receiver).map(|page| {
+    ReceiverStream::new(receiver).map(|page| {
         let page: Vec<Found> = page.map_err(broken)?;
         let mut out = Vec::with_capacity(page.len() * 320);
         for found in &page {
             write_result(&mut out, found);
             out.push(b'\n');
         }
-        Ok::<_, io::Error>(Bytes::from(out))
-    });
-    file(task, "ndjson", "application/x-ndjson", Body::from_stream(lines))
+        Ok(Bytes::from(out))
+    })
 }
 
 /// Reads pages in `seq` order, [`AT_ONCE`] of them at a time. Each is read by a task of its own, so
@@ -110,6 +120,17 @@ pub async fn csv(
     task: &Task,
     reasons: Option<Vec<Reason>>,
 ) -> Result<Response, Problem> {
+    let whole = csv_file(store, task, reasons).await?;
+    Ok(file(task, "csv", "text/csv; charset=utf-8; header=present", Body::from_stream(whole)))
+}
+
+/// The submitted file with our columns added: its order, columns, duplicate rows and delimiter; empty
+/// cells where there is no result yet (`reasons` = only rows whose result has one of these).
+pub async fn csv_file(
+    store: &Store,
+    task: &Task,
+    reasons: Option<Vec<Reason>>,
+) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static, StoreError> {
     let (header, delimiter) = store.task_header(task.id).await?;
     let header = match header {
         Some(header) => header,
@@ -125,8 +146,7 @@ pub async fn csv(
     tokio::spawn(read_chunks(store.clone(), task.id, sender));
     let blocks = ReceiverStream::new(receiver)
         .map(move |chunk| Ok::<_, io::Error>(Bytes::from(table.block(&chunk.map_err(broken)?))));
-    let whole = futures::stream::iter([Ok(Bytes::from(head))]).chain(blocks);
-    Ok(file(task, "csv", "text/csv; charset=utf-8; header=present", Body::from_stream(whole)))
+    Ok(stream::iter([Ok(Bytes::from(head))]).chain(blocks))
 }
 
 async fn read_chunks(store: Store, task: TaskId, sender: mpsc::Sender<Result<Chunk, StoreError>>) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use listmill_shared::app::App;
-use listmill_shared::domain::provider::Provider;
+use listmill_shared::app::provider::Provider;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

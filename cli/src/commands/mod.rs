@@ -7,6 +7,7 @@ pub mod embedded;
 pub mod migrate;
 pub mod roles;
 pub mod up;
+pub mod verify;
 
 use std::path::Path;
 

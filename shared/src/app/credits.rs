@@ -6,6 +6,7 @@ use argon2::password_hash::PasswordHasher;
 use super::App;
 use crate::domain::id::{AccountId, Ids};
 use crate::domain::ledger::Kind;
+use crate::domain::task::PauseReason;
 use crate::store::StoreError;
 
 /// Tasks looked at in one go when credits arrive.
@@ -56,7 +57,7 @@ impl App {
     ) -> Result<i64, StoreError> {
         let balance = self.store.grant(account, kind, amount, note, self.now()).await?;
         if kind == Kind::Email && balance > 0 {
-            self.store.resume_funded(RESUME_AT_ONCE).await?;
+            self.store.resume_paused(PauseReason::InsufficientCredits, RESUME_AT_ONCE).await?;
             let window = self.window().await?;
             let batches = self.store.fill_windows(window, RESUME_AT_ONCE, self.resend_at()).await?;
             self.send(&batches).await;

@@ -17,9 +17,14 @@ const SILENT_MS: i64 = 30_000;
 impl App {
     /// Batches that one task may have queued or leased.
     pub async fn window(&self) -> Result<i64, StoreError> {
-        let concurrency = self.store.concurrency(self.now() - SILENT_MS).await?;
+        let concurrency = self.working_concurrency().await?;
         let batch = i64::from(self.settings.batch_size);
         Ok((2 * concurrency / batch + 2).max(LEAST))
+    }
+
+    /// Addresses that all living workers verify at once; 0 also when no provider works.
+    pub async fn working_concurrency(&self) -> Result<i64, StoreError> {
+        self.store.concurrency(self.now() - SILENT_MS).await
     }
 
     /// When the message of a batch sent now is taken for lost.

@@ -8,6 +8,7 @@ pub mod control;
 pub mod credits;
 pub mod dispatch;
 pub mod keys;
+pub mod provider;
 pub mod submit;
 pub mod verify;
 

@@ -5,9 +5,9 @@
 //! between, the sweeper gives it back.
 
 use super::App;
+use crate::app::provider::{Provider, ask};
 use crate::domain::address::normalise;
 use crate::domain::id::{AccountId, CheckId};
-use crate::domain::provider::{Provider, ask};
 use crate::domain::verdict::{Credit, Reason, Verdict};
 use crate::store::StoreError;
 use crate::store::checks::Check;

@@ -3,10 +3,12 @@
 //! ```text
 //! pending → queued → leased → done
 //!    ↑________↑________|            any open state → cancelled
+//!             ↑_waiting_|
 //! ```
 //!
 //! `pending` waits for the dispatch window, `queued` has a message somewhere (or had: the sweeper
-//! sends it again), `leased` belongs to one worker until `due_at`, proven by its fence.
+//! sends it again), `leased` belongs to one worker until `due_at`, proven by its fence. `waiting` has
+//! nothing to do until `due_at`: what is left of it is set aside.
 
 use std::fmt;
 
@@ -29,6 +31,8 @@ pub mod state {
     pub const DONE: i16 = 3;
     /// Its task was cancelled first.
     pub const CANCELLED: i16 = 4;
+    /// What is left of it is set aside.
+    pub const WAITING: i16 = 5;
 }
 
 /// All that a queue message says.
@@ -81,6 +85,10 @@ pub struct Lease {
     pub held: i64,
     /// `seq`s that already have a result, ascending.
     pub done: Vec<i64>,
+    /// What is set aside, by `seq`; credits are held for what is due by `leased_at` alone.
+    pub deferred: Vec<Deferral>,
+    /// When it was leased.
+    pub leased_at: Millis,
     /// How often it was leased, this time included.
     pub attempt: i32,
 }
@@ -102,6 +110,17 @@ pub struct Finding {
     pub checked_at: Millis,
 }
 
+/// An address set aside, as its mail server said "later".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deferral {
+    /// Its number in the task.
+    pub seq: i64,
+    /// How often it was asked.
+    pub attempts: i16,
+    /// Not to be asked again before.
+    pub due_at: Millis,
+}
+
 /// What a worker does with its lease in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -109,6 +128,8 @@ pub enum After {
     Keep,
     /// Ends it: done if every address has a result, else back to work.
     Release,
+    /// Ends it likewise; what has no result is set aside, the first of it until then.
+    Wait(Millis),
 }
 
 /// One step of one lease: what has finished, and what becomes of the lease.
@@ -122,6 +143,8 @@ pub struct Step {
     pub token: i64,
     /// What has finished.
     pub findings: Vec<Finding>,
+    /// What is set aside; the credits held for it go back.
+    pub deferrals: Vec<Deferral>,
     /// Credits still held by this lease before the step.
     pub held: i64,
     /// What becomes of the lease.
@@ -136,6 +159,11 @@ impl Step {
             tally.count(finding.verdict.reason.status(), finding.credit);
         }
         tally
+    }
+
+    /// Held credits that this step uses up or gives back if its lease goes on.
+    pub fn resolved(&self) -> i64 {
+        self.tally().resolved() + self.deferrals.len() as i64
     }
 }
 

@@ -7,6 +7,5 @@ pub mod id;
 pub mod key;
 pub mod ledger;
 pub mod payload;
-pub mod provider;
 pub mod task;
 pub mod verdict;

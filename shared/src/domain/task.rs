@@ -44,6 +44,8 @@ pub enum PauseReason {
     InsufficientCredits,
     /// The owner asked for it.
     Requested,
+    /// No worker can verify: outbound SMTP is blocked, say. Goes on by itself when one can.
+    ProviderUnavailable,
 }
 
 impl TaskStatus {
@@ -112,6 +114,7 @@ impl PauseReason {
         match self {
             PauseReason::InsufficientCredits => "insufficient_credits",
             PauseReason::Requested => "requested",
+            PauseReason::ProviderUnavailable => "provider_unavailable",
         }
     }
 
@@ -120,6 +123,7 @@ impl PauseReason {
         match name {
             "insufficient_credits" => Some(PauseReason::InsufficientCredits),
             "requested" => Some(PauseReason::Requested),
+            "provider_unavailable" => Some(PauseReason::ProviderUnavailable),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -264,6 +265,9 @@ pub struct Verdict {
     pub detail: Option<String>,
     /// Worth asking again later.
     pub temporary: bool,
+    /// Nobody was asked yet: the address's turn comes after this long, and this was no attempt. Only
+    /// with `temporary`.
+    pub again_in: Option<Duration>,
 }
 
 impl Verdict {
@@ -278,6 +282,7 @@ impl Verdict {
             smtp_code: None,
             detail: None,
             temporary: false,
+            again_in: None,
         }
     }
 }

@@ -1,9 +1,5 @@
-//! Request limits: GCRA in a Redis script when there is one, `governor` in this process when there
-//! is none or it is away; day counts likewise.
-//!
-//! GCRA keeps one number per bucket, the theoretical arrival time (TAT): a request passes when
-//! `TAT − period + emission ≤ now`, and moves TAT on by one emission interval. Source: "Generic
-//! cell rate algorithm", ITU-T I.371.
+//! Request limits: GCRA in Redis ([`super::gcra`]) when there is one, `governor` in this process
+//! when there is none or it is away; day counts likewise.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +13,7 @@ use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
 use super::RedisQueue;
+use super::gcra::{self, Day, Rate, Taken};
 use crate::domain::clock::Millis;
 use crate::domain::id::KeyId;
 
@@ -82,28 +79,6 @@ pub struct Limiter {
     away: AtomicBool,
     clock: DefaultClock,
 }
-
-/// KEYS: TAT, day count. ARGV: now, emission interval, period, day limit (0 = none), day's ttl.
-/// Returns {verdict, a, b, c}: 0 pass (remaining, day left, reset), 1 too many (retry, reset),
-/// 2 day used up.
-const GCRA: &str = r"
-local now, emission, period = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
-local new = tat + emission
-if new - period > now then
-  return {1, math.ceil(new - period - now), math.ceil(tat - now), 0}
-end
-local left = -1
-local limit = tonumber(ARGV[4])
-if limit > 0 then
-  local used = tonumber(redis.call('GET', KEYS[2]) or 0)
-  if used >= limit then return {2, 0, 0, 0} end
-  redis.call('SET', KEYS[2], used + 1, 'PX', ARGV[5])
-  left = limit - used - 1
-end
-redis.call('SET', KEYS[1], string.format('%.3f', new), 'PX', math.ceil(new - now) + 1)
-return {0, math.floor((period - (new - now)) / emission), left, math.ceil(new - now)}
-";
 
 impl Limiter {
     /// Judges through `redis` if given, in this process otherwise.
@@ -199,28 +174,21 @@ async fn ask(
     allowance: Allowance,
     now: Millis,
 ) -> Result<Judged, redis::RedisError> {
-    static SCRIPT: std::sync::LazyLock<redis::Script> =
-        std::sync::LazyLock::new(|| redis::Script::new(GCRA));
     let base = format!("{}:limit:{}:{}", redis.namespace(), bucket.key, bucket.route);
-    let day = now.div_euclid(DAY_MS);
-    let emission = PERIOD_MS as f64 / f64::from(allowance.per_minute.max(1));
-    let (verdict, a, b, c): (i64, i64, i64, i64) = SCRIPT
-        .key(&base)
-        .key(format!("{base}:{day}"))
-        .arg(now)
-        .arg(emission)
-        .arg(PERIOD_MS)
-        .arg(allowance.per_day.unwrap_or(0))
-        .arg(until_midnight(now) + 60_000)
-        .invoke_async(&mut redis.commands())
-        .await?;
-    Ok(match verdict {
-        0 => Judged::Pass {
-            remaining: a.max(0) as u32,
-            daily_remaining: u32::try_from(b).ok(),
-            reset_ms: c,
-        },
-        1 => Judged::TooMany { retry_ms: a, reset_ms: b },
-        _ => Judged::DayUsedUp { retry_ms: until_midnight(now) },
+    let rate = Rate {
+        emission: PERIOD_MS as f64 / f64::from(allowance.per_minute.max(1)),
+        burst: PERIOD_MS as f64,
+    };
+    let day = allowance.per_day.map(|limit| Day {
+        key: format!("{base}:{}", now.div_euclid(DAY_MS)),
+        limit,
+        ttl: until_midnight(now) + 60_000,
+    });
+    Ok(match gcra::take(redis, &base, rate, 1, day, now).await? {
+        Taken::Cells { left, day_left, full_ms, .. } => {
+            Judged::Pass { remaining: left, daily_remaining: day_left, reset_ms: full_ms }
+        }
+        Taken::Wait { retry_ms, full_ms } => Judged::TooMany { retry_ms, reset_ms: full_ms },
+        Taken::DayUsedUp => Judged::DayUsedUp { retry_ms: until_midnight(now) },
     })
 }

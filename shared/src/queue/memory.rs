@@ -45,7 +45,7 @@ impl MemoryQueue {
         let receiver = self.receiver.clone();
         stream::unfold(receiver, |receiver| async move {
             let batch = receiver.lock().await.recv().await?;
-            Some((Delivery { batch, receipt: None }, receiver))
+            Some((Delivery::direct(batch), receiver))
         })
         .boxed()
     }

@@ -12,9 +12,12 @@
 //! | `NS:batches` | stream, capped, group `workers` | field `b` = 20 bytes of [`BatchRef`] |
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
 //! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
+//! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
 
+mod gcra;
 pub mod limits;
 mod memory;
+pub mod pace;
 mod redis;
 
 use futures::stream::BoxStream;
@@ -42,6 +45,13 @@ pub struct Delivery {
     /// Which batch.
     pub batch: BatchRef,
     receipt: Option<String>,
+}
+
+impl Delivery {
+    /// One that came without a message.
+    pub fn direct(batch: BatchRef) -> Self {
+        Self { batch, receipt: None }
+    }
 }
 
 /// The queue, of either kind.

@@ -5,9 +5,9 @@
 
 use sqlx::FromRow;
 
-use super::control::{lock_task, pause};
+use super::control::lock_task;
 use super::credits::{record, take_up_to};
-use super::{Result, Store, Tx, expect_rows, on, read};
+use super::{Result, Store, Tx, deferrals, expect_rows, on, read};
 use crate::domain::batch::{BatchRef, Lease};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
@@ -51,6 +51,7 @@ struct Claimed {
     addresses: i32,
     attempt: i32,
     held: i64,
+    waiting: i64,
     processed: i64,
     payload: Vec<u8>,
 }
@@ -66,14 +67,16 @@ struct Taken {
 impl Taken {
     /// Is there something to do without credits?
     fn has_free_work(&self) -> bool {
-        i64::from(self.row.addresses) > self.row.processed + self.row.held
+        let row = &self.row;
+        i64::from(row.addresses) > row.processed + row.held + row.waiting
     }
 }
 
 impl Store {
     /// Leases batches and holds credits for them: as many as their unfinished chargeable addresses
-    /// need, or as the balances have. Answers in the order of the claims.
-    pub async fn lease(&self, claims: &[Claim], now: Millis) -> Result<Vec<Leasing>> {
+    /// need that are not set aside, or as the balances have. Answers in the order of the claims.
+    /// `source`: where the worker sends from.
+    pub async fn lease(&self, claims: &[Claim], source: &str, now: Millis) -> Result<Vec<Leasing>> {
         let mut leasings: Vec<Leasing> = claims.iter().map(|_| Leasing::Nothing).collect();
         let mut order: Vec<usize> = (0..claims.len()).collect();
         order.sort_by_key(|&at| claims[at].batch);
@@ -90,7 +93,7 @@ impl Store {
             match payer {
                 None => idle.push(batch),
                 Some(account) => {
-                    if let Some(row) = claim_batch(&mut tx, &claims[at]).await? {
+                    if let Some(row) = claim_batch(&mut tx, &claims[at], source, now).await? {
                         taken.push(Taken { at, account, row });
                     }
                 }
@@ -106,7 +109,7 @@ impl Store {
             if broke.contains(&one.at) {
                 leasings[one.at] = Leasing::Broke;
             } else {
-                let lease = into_lease(&mut tx, &claims[one.at], one).await?;
+                let lease = into_lease(&mut tx, &claims[one.at], one, now).await?;
                 leasings[lease.0] = Leasing::Leased(Box::new(lease.1));
             }
         }
@@ -117,7 +120,7 @@ impl Store {
         let mut tasks: Vec<TaskId> = broke.iter().map(|&at| claims[at].batch.task).collect();
         tasks.dedup();
         for task in tasks {
-            self.pause_broke(task).await?;
+            self.pause_for(task, PauseReason::InsufficientCredits).await?;
         }
         Ok(leasings)
     }
@@ -129,16 +132,6 @@ impl Store {
         let mut tx = self.begin().await?;
         on!(&mut tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no)
             .execute(c).await.map(|_| ()))?;
-        tx.commit().await
-    }
-
-    /// Pauses a task whose account's balance is empty. A grant that comes in between is seen by
-    /// the sweeper, which lets the task go on.
-    pub(super) async fn pause_broke(&self, task: TaskId) -> Result<()> {
-        let mut tx = self.begin().await?;
-        if lock_task(&mut tx, task, None).await?.is_some_and(TaskStatus::is_active) {
-            pause(&mut tx, task, PauseReason::InsufficientCredits).await?;
-        }
         tx.commit().await
     }
 
@@ -200,16 +193,25 @@ async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<Acc
     }
 }
 
-/// Takes the lease, wanting credits for every unfinished chargeable address.
-async fn claim_batch(tx: &mut Tx, claim: &Claim) -> Result<Option<Claimed>> {
+/// Takes the lease, wanting credits for every unfinished chargeable address that is not set aside.
+async fn claim_batch(
+    tx: &mut Tx,
+    claim: &Claim,
+    source: &str,
+    now: Millis,
+) -> Result<Option<Claimed>> {
     const SQL: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3, due_at = $4,
-            attempt = attempt + 1, held = chargeable - charged - refunded
+            attempt = attempt + 1, source = $5, held = chargeable - charged - refunded - (
+                SELECT count(*) FROM deferrals d
+                WHERE d.task_id = $1 AND d.no = $2 AND d.due_at > $6 AND NOT EXISTS (
+                    SELECT 1 FROM results r WHERE r.task_id = $1 AND r.seq = d.seq))
         WHERE task_id = $1 AND no = $2 AND state IN (0, 1)
         RETURNING first_seq, addresses, attempt, held,
+            chargeable - charged - refunded - held AS waiting,
             deliverable + undeliverable + risky + unknown AS processed, payload";
     Ok(on!(tx, c => sqlx::query_as(SQL)
         .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token).bind(claim.until)
-        .fetch_optional(c).await)?)
+        .bind(source).bind(now).fetch_optional(c).await)?)
 }
 
 /// Holds credits for claimed batches of one account, first come first served. A batch that gets
@@ -269,11 +271,21 @@ async fn hold(
     Ok(broke)
 }
 
-async fn into_lease(tx: &mut Tx, claim: &Claim, taken: Taken) -> Result<(usize, Lease)> {
+async fn into_lease(
+    tx: &mut Tx,
+    claim: &Claim,
+    taken: Taken,
+    now: Millis,
+) -> Result<(usize, Lease)> {
     let row = taken.row;
     let done = match row.processed {
         0 => Vec::new(),
         _ => finished(tx, claim.batch.task, row.first_seq, row.addresses).await?,
+    };
+    // A batch that was never leased before has nothing set aside.
+    let deferred = match row.attempt {
+        ..=1 => Vec::new(),
+        _ => deferrals::of_batch(tx, claim.batch).await?,
     };
     let lease = Lease {
         batch: claim.batch,
@@ -283,6 +295,8 @@ async fn into_lease(tx: &mut Tx, claim: &Claim, taken: Taken) -> Result<(usize, 
         payload: row.payload,
         held: row.held,
         done,
+        deferred,
+        leased_at: now,
         attempt: row.attempt,
     };
     Ok((taken.at, lease))
@@ -302,12 +316,13 @@ pub(super) async fn queue_next(
             SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2)
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
         RETURNING no";
-    const PG: &str = "UPDATE batches SET state = 1, due_at = $3
-        WHERE task_id = $1 AND state = 0 AND no IN (
+    const PG: &str = "WITH next AS MATERIALIZED (
             SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2
             FOR NO KEY UPDATE SKIP LOCKED)
+        UPDATE batches b SET state = 1, due_at = $3 FROM next
+        WHERE b.task_id = $1 AND b.no = next.no
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
-        RETURNING no";
+        RETURNING b.no";
     let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
     let mut numbers: Vec<i32> = on!(tx, c => sqlx::query_scalar(sql)
         .bind(task).bind(most).bind(resend_at).fetch_all(c).await)?;

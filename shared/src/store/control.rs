@@ -6,7 +6,7 @@ use sqlx::FromRow;
 
 use super::credits::{move_balance, record};
 use super::tasks::TallyRow;
-use super::{Result, Store, StoreError, Tx, expect_rows, on};
+use super::{Result, Store, StoreError, Tx, deferrals, expect_rows, on};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement};
@@ -41,7 +41,7 @@ impl Store {
         now: Millis,
     ) -> Result<Changed> {
         const CLOSE: &str = "UPDATE batches SET state = 4, lease_token = NULL
-            WHERE task_id = $1 AND state < 3
+            WHERE task_id = $1 AND state IN (0, 1, 2, 5)
             RETURNING held, deliverable, undeliverable, risky, unknown, charged, refunded";
         const EMPTY: &str = "UPDATE batches SET held = 0, touched = 0
             WHERE task_id = $1 AND touched = 1";
@@ -62,6 +62,7 @@ impl Store {
         let open: Vec<OpenBatch> =
             on!(&mut tx, c => sqlx::query_as(CLOSE).bind(id).fetch_all(c).await)?;
         on!(&mut tx, c => sqlx::query(EMPTY).bind(id).execute(c).await.map(|_| ()))?;
+        deferrals::forget_task(&mut tx, id).await?;
         let (mut held, mut tally) = (0, Tally::default());
         for batch in open {
             held += batch.held;
@@ -110,6 +111,16 @@ impl Store {
         pause(&mut tx, id, PauseReason::Requested).await?;
         tx.commit().await?;
         Ok(Changed::Done)
+    }
+
+    /// Pauses a task that cannot go on at the moment; the sweeper lets it go on when it can, also if
+    /// that came in between (a grant, say).
+    pub async fn pause_for(&self, task: TaskId, reason: PauseReason) -> Result<()> {
+        let mut tx = self.begin().await?;
+        if lock_task(&mut tx, task, None).await?.is_some_and(TaskStatus::is_active) {
+            pause(&mut tx, task, reason).await?;
+        }
+        tx.commit().await
     }
 
     /// Lets a paused task go on, whatever paused it.
@@ -178,7 +189,7 @@ pub(super) async fn lock_task(
 /// order without the task's lock; an UPDATE that took them in another order could deadlock with it.
 async fn lock_batches(tx: &mut Tx, id: TaskId) -> Result<()> {
     const PG: &str = "SELECT no FROM batches
-        WHERE task_id = $1 AND state < 3 ORDER BY no FOR NO KEY UPDATE";
+        WHERE task_id = $1 AND state IN (0, 1, 2, 5) ORDER BY no FOR NO KEY UPDATE";
     // SQLite has one writer, and we are it.
     if let Tx::Pg(tx) = tx {
         sqlx::query(PG).bind(id).execute(&mut **tx).await?;

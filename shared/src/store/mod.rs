@@ -13,6 +13,7 @@ pub mod batches;
 pub mod checks;
 pub mod control;
 pub mod credits;
+pub mod deferrals;
 pub mod gate;
 pub mod gather;
 pub mod idempotency;

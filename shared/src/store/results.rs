@@ -160,12 +160,34 @@ impl Store {
         Ok(found)
     }
 
+    /// What the verdicts with `from ≤ seq < until` rest on, as JSON, in `seq` order; those without are
+    /// left out.
+    pub async fn details(&self, task: TaskId, from: i64, until: i64) -> Result<Vec<(i64, String)>> {
+        const SQL: &str = "SELECT seq, detail FROM results
+            WHERE task_id = $1 AND seq >= $2 AND seq < $3 AND detail IS NOT NULL ORDER BY seq";
+        Ok(read!(self, c => sqlx::query_as(SQL).bind(task).bind(from).bind(until)
+            .fetch_all(c).await)?)
+    }
+
+    /// How many results a task has of each reason it has any of.
+    pub async fn reasons(&self, task: TaskId) -> Result<Vec<(Reason, i64)>> {
+        const SQL: &str = "SELECT reason, COUNT(*) FROM results WHERE task_id = $1 GROUP BY reason";
+        let rows: Vec<(i16, i64)> =
+            read!(self, c => sqlx::query_as(SQL).bind(task).fetch_all(c).await)?;
+        let known = |(code, count)| match Reason::from_code(code) {
+            Some(reason) => Ok((reason, count)),
+            None => Err(StoreError::Damaged { what: "reason", detail: format!("code {code}") }),
+        };
+        rows.into_iter().map(known).collect()
+    }
+
     /// The first `seq` that may lack a result: below it there is no gap. For pages of a task that
     /// has not ended, where results come out of order.
     pub async fn first_gap(&self, task: TaskId) -> Result<i64> {
         const OPEN: &str = "SELECT MIN(first_seq) FROM batches WHERE task_id = $1 AND no IN (
             (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 0),
-            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)))";
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)),
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 5))";
         // More than a batch can have; a run that is longer is only known that far.
         const RUN: &str = "SELECT seq FROM results WHERE task_id = $1 AND seq >= $2
             ORDER BY seq LIMIT 5000";

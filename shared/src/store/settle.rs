@@ -14,7 +14,7 @@ use super::batches::queue_next;
 use super::control::lock_task;
 use super::credits::{move_balance, record};
 use super::tasks::TallyRow;
-use super::{Result, Store, Tx, expect_rows, on};
+use super::{Result, Store, Tx, deferrals, expect_rows, on};
 use crate::domain::batch::{After, BatchRef, Finding, Settled, Step};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
@@ -37,6 +37,7 @@ pub struct Settlement {
 #[derive(FromRow)]
 struct Fenced {
     addresses: i32,
+    attempt: i32,
     #[sqlx(flatten)]
     tally: TallyRow,
 }
@@ -91,6 +92,7 @@ impl Store {
             }
         }
         insert_findings(&mut tx, number, &stored).await?;
+        deferrals::set_aside(&mut tx, &stored).await?;
         let mut dispatched = Vec::new();
         for (task, sum) in &sums {
             if sum.batches_ended > 0 {
@@ -144,8 +146,8 @@ fn add(sum: &mut TaskSums, step: &Step, folded: Option<Tally>) {
     let tally = step.tally();
     sum.charged += tally.charged;
     sum.returned += match step.after {
-        After::Keep => tally.refunded,
-        After::Release => step.held - tally.charged,
+        After::Keep => tally.refunded + step.deferrals.len() as i64,
+        After::Release | After::Wait(_) => step.held - tally.charged,
     };
     if let Some(folded) = folded {
         sum.ended += folded;
@@ -179,12 +181,14 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
             risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
             refunded = refunded + $11
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
-          AND (step IS NULL OR step <> $4)
-        RETURNING addresses, deliverable, undeliverable, risky, unknown, charged, refunded";
-    // Done when every address has its result; else it waits for the window again.
+          AND (step IS NULL OR step <> $4) AND CAST($12 AS BIGINT) IS NULL
+        RETURNING addresses, attempt, deliverable, undeliverable, risky, unknown, charged, refunded";
+    // Done when every address has its result; else it waits for the window again, or for its time.
     const RELEASE: &str = "UPDATE batches SET step = $4, held = held - $5, lease_token = NULL,
             state = CASE WHEN deliverable + undeliverable + risky + unknown
-                + $6 + $7 + $8 + $9 = addresses THEN 3 ELSE 0 END,
+                + $6 + $7 + $8 + $9 = addresses THEN 3
+                WHEN CAST($12 AS BIGINT) IS NOT NULL THEN 5 ELSE 0 END,
+            due_at = COALESCE(CAST($12 AS BIGINT), due_at),
             touched = CASE WHEN deliverable + undeliverable + risky + unknown
                 + $6 + $7 + $8 + $9 = addresses THEN 0 ELSE 1 END,
             deliverable = deliverable + $6, undeliverable = undeliverable + $7,
@@ -192,26 +196,31 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
             refunded = refunded + $11
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
           AND (step IS NULL OR step <> $4)
-        RETURNING addresses, deliverable, undeliverable, risky, unknown, charged, refunded";
+        RETURNING addresses, attempt, deliverable, undeliverable, risky, unknown, charged, refunded";
     const BEFORE: &str = "SELECT state FROM batches WHERE task_id = $1 AND no = $2 AND step = $3";
     let tally = step.tally();
-    let (sql, from_held) = match step.after {
-        After::Keep => (KEEP, tally.resolved()),
-        After::Release => (RELEASE, step.held),
+    let (sql, from_held, wait) = match step.after {
+        After::Keep => (KEEP, step.resolved(), None),
+        After::Release => (RELEASE, step.held, None),
+        After::Wait(until) => (RELEASE, step.held, Some(until)),
     };
     let BatchRef { task, no } = step.batch;
     let row: Option<Fenced> = on!(&mut *tx, c => sqlx::query_as(sql)
         .bind(task).bind(no).bind(step.token).bind(number).bind(from_held)
         .bind(tally.deliverable).bind(tally.undeliverable).bind(tally.risky).bind(tally.unknown)
-        .bind(tally.charged).bind(tally.refunded)
+        .bind(tally.charged).bind(tally.refunded).bind(wait)
         .fetch_optional(c).await)?;
     if let Some(row) = row {
         let folded = Tally::from(row.tally);
         let batch_done =
-            step.after == After::Release && folded.processed() == i64::from(row.addresses);
+            step.after != After::Keep && folded.processed() == i64::from(row.addresses);
+        // A batch that was never leased before has nothing set aside.
+        if batch_done && row.attempt > 1 {
+            deferrals::forget_batch(tx, step.batch).await?;
+        }
         return Ok(Passed::Applied { batch_done, folded });
     }
-    let state: Option<i16> = on!(tx, c => sqlx::query_scalar(BEFORE)
+    let state: Option<i16> = on!(&mut *tx, c => sqlx::query_scalar(BEFORE)
         .bind(task).bind(no).bind(number).fetch_optional(c).await)?;
     Ok(match state {
         Some(state) => Passed::Before { batch_done: state == crate::domain::batch::state::DONE },

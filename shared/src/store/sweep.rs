@@ -12,6 +12,7 @@ use crate::domain::batch::BatchRef;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement};
+use crate::domain::task::PauseReason;
 
 #[derive(FromRow)]
 struct Expired {
@@ -143,22 +144,26 @@ impl Store {
         Ok(sent)
     }
 
-    /// Lets tasks go on whose account has credits again. Returns how many.
-    pub async fn resume_funded(&self, limit: i64) -> Result<u64> {
-        const SQL: &str = "SELECT t.id FROM tasks t
+    /// Lets tasks go on that no longer stand still for `reason`: those whose account has credits
+    /// again, or all that waited for a provider. Returns how many.
+    pub async fn resume_paused(&self, reason: PauseReason, limit: i64) -> Result<u64> {
+        const FUNDED: &str = "SELECT t.id FROM tasks t
             JOIN credit_balances c ON c.account_id = t.account_id AND c.kind = 'email'
-            WHERE t.status = 'paused' AND t.pause_reason = 'insufficient_credits' AND c.balance > 0
+            WHERE t.status = 'paused' AND t.pause_reason = $2 AND c.balance > 0
             ORDER BY t.id LIMIT $1";
+        const ALL: &str = "SELECT t.id FROM tasks t
+            WHERE t.status = 'paused' AND t.pause_reason = $2 ORDER BY t.id LIMIT $1";
         const STILL: &str = "SELECT count(*) FROM tasks
-            WHERE id = $1 AND status = 'paused' AND pause_reason = 'insufficient_credits'";
-        let funded: Vec<TaskId> =
-            read!(self, c => sqlx::query_scalar(SQL).bind(limit).fetch_all(c).await)?;
+            WHERE id = $1 AND status = 'paused' AND pause_reason = $2";
+        let sql = if reason == PauseReason::InsufficientCredits { FUNDED } else { ALL };
+        let paused: Vec<TaskId> = read!(self, c => sqlx::query_scalar(sql)
+            .bind(limit).bind(reason.as_str()).fetch_all(c).await)?;
         let mut resumed = 0;
-        for task in funded {
+        for task in paused {
             let mut tx = self.begin().await?;
             lock_task(&mut tx, task, None).await?;
-            let still: i64 =
-                on!(&mut tx, c => sqlx::query_scalar(STILL).bind(task).fetch_one(c).await)?;
+            let still: i64 = on!(&mut tx, c => sqlx::query_scalar(STILL).bind(task).bind(reason.as_str())
+                    .fetch_one(c).await)?;
             if still == 1 {
                 resume(&mut tx, task).await?;
                 resumed += 1;
@@ -166,6 +171,13 @@ impl Store {
             tx.commit().await?;
         }
         Ok(resumed)
+    }
+
+    /// Active tasks, oldest first.
+    pub async fn active_tasks(&self, limit: i64) -> Result<Vec<TaskId>> {
+        const SQL: &str = "SELECT id FROM tasks
+            WHERE status IN ('queued', 'running') ORDER BY id LIMIT $1";
+        Ok(read!(self, c => sqlx::query_scalar(SQL).bind(limit).fetch_all(c).await)?)
     }
 
     /// Submissions that were given up: last touched before `before`.

@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use listmill_tests::{Setup, Size, Weight, eventually, for_each_size};
 
 use super::server::{Act, Script, say};
 use super::world::World;
 
-for_each_size!(a_list_is_verified_by_asking, cancel_drops_open_probes_at_once);
+for_each_size!(
+    a_list_is_verified_by_asking,
+    a_host_is_asked_at_its_pace,
+    cancel_drops_open_probes_at_once
+);
 
 async fn a_list_is_verified_by_asking(size: Size) {
     let world = World::new().await;
@@ -62,6 +66,27 @@ async fn a_list_is_verified_by_asking(size: Size) {
     let accepted = results.iter().find(|row| row["email"] == "known1@shop.test").expect("a row");
     assert_eq!(accepted["smtp_code"], 250, "{accepted}");
     assert_eq!(accepted["mx"], "mx-127-0-0-1.shop.test", "{accepted}");
+    app.finish().await;
+}
+
+async fn a_host_is_asked_at_its_pace(size: Size) {
+    let world = World::new().await;
+    let mx = world.mail("shop.test", "127.0.0.1", Script::always("452 4.2.2 mailbox full")).await;
+    let setup = Setup::new(size.with(1, 2)).env("LISTMILL_PROVIDER", "smtp");
+    let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
+    let setup = setup.env("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", "120");
+    let setup = setup.env("LISTMILL_BATCH_SIZE", "10");
+    let app = setup.env("LISTMILL_SMTP_PORT", world.port.to_string()).start().await;
+    let customer = app.customer(100).await;
+    let client = &customer.client;
+    let list: Vec<String> = (0..30).map(|i| format!("kate{i}@shop.test")).collect();
+    let list: Vec<&str> = list.iter().map(String::as_str).collect();
+    let started = Instant::now();
+    let task = client.submit(&list).await;
+    let task = client.wait_completed(&task.id).await;
+    // Twelve at once, then two a second, however many processes ask.
+    assert!(started.elapsed() > Duration::from_secs(8), "{:?}", started.elapsed());
+    assert_eq!((mx.recipients().len(), task.credits.charged), (30, 30));
     app.finish().await;
 }
 

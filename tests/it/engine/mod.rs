@@ -1,14 +1,18 @@
 //! The engine against scripted mail servers and a zone of its own, and against real servers; all on
 //! loopback.
 
+mod breaker;
 mod corpus;
 mod deployment;
 mod facts;
 mod hostile;
+mod later;
 mod manners;
 mod names;
-mod server;
+mod network;
+mod pace;
+pub mod server;
 mod servers;
 mod sessions;
-mod world;
-mod zone;
+pub mod world;
+pub mod zone;

@@ -86,3 +86,27 @@ async fn hosts_in_our_own_network_are_left_alone() {
     assert_eq!(world.reason("known@a.test").await, (Reason::NoConnect, false));
     assert_eq!(mx.connections(), 0);
 }
+
+#[tokio::test]
+async fn a_list_file_is_read_again_when_it_changes() {
+    let path = listmill_tests::scratch::folder("lists").join("throw-away.txt");
+    std::fs::write(&path, "burner.test\n").unwrap();
+    let file = path.clone();
+    let world = World::with(|c| c.lists.disposable = Some(file)).await;
+    let _mx = world.mail("shop.test", "127.0.0.1", Script::usual()).await;
+    assert_eq!(world.reason("kate@burner.test").await.0, Reason::Disposable);
+    assert_eq!(world.reason("known@shop.test").await.0, Reason::Accepted);
+    std::fs::write(&path, "burner.test\nshop.test\n").unwrap();
+    let limit = std::time::Duration::from_secs(10);
+    listmill_tests::poll::eventually("the new list", limit, || async {
+        world.clock.advance(10_000);
+        (world.reason("known@shop.test").await.0 == Reason::Disposable).then_some(())
+    })
+    .await;
+    // A file that is gone leaves the list as it was.
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..5 {
+        world.clock.advance(10_000);
+        assert_eq!(world.reason("known@shop.test").await.0, Reason::Disposable);
+    }
+}

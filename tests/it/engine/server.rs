@@ -153,6 +153,11 @@ impl Server {
         self.counts.connections.load(SeqCst)
     }
 
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.counts.open.load(SeqCst)
+    }
+
     pub fn recipients(&self) -> Vec<String> {
         self.counts.recipients.lock().unwrap().clone()
     }

@@ -15,7 +15,7 @@ use listmill_shared::domain::verdict::Reason;
 use listmill_tests::nsd::Nsd;
 use listmill_tests::postfix::{Postfix, Service, Site};
 use listmill_tests::postgrey::Postgrey;
-use listmill_tests::{ports, within};
+use listmill_tests::{Setup, Size, Task, for_each_size, ports, within};
 use listmill_worker::provider::smtp::{Config, Smtp};
 use tokio::sync::OnceCell;
 
@@ -240,4 +240,41 @@ async fn a_truncated_dns_answer_is_asked_for_over_tcp() {
     assert_eq!(found.verdict.reason, Reason::Accepted, "{found:#?}");
     let first = "one-of-many-mail-hosts-with-a-long-name-0.many.test";
     assert_eq!(found.verdict.mx.as_deref(), Some(first));
+}
+
+for_each_size!(a_list_behind_postgrey_is_verified_in_the_end);
+
+/// Every mailbox of a greylisting Postfix gets its verdict, by being asked again.
+async fn a_list_behind_postgrey_is_verified_in_the_end(size: Size) {
+    let servers = shared().await;
+    let setup = Setup::new(size.with(1, 2)).env("LISTMILL_PROVIDER", "smtp");
+    let setup = setup.env("LISTMILL_DNS", servers.nsd.address.to_string());
+    let setup = setup.env("LISTMILL_SMTP_PORT", servers.port.to_string());
+    // Postgrey knows a sender again: each size of deployment is a new one.
+    let setup = setup.env("LISTMILL_SMTP_FROM", format!("bulk-{}@probe.test", size.is_scaled()));
+    let setup = setup.env("LISTMILL_PACE", "off").env("LISTMILL_RETRY_DELAYS", "2s,4s,8s");
+    let app = setup.start().await;
+    let customer = app.customer(100).await;
+    let client = &customer.client;
+    let mut list: Vec<String> = (0..40).map(|i| format!("known{i}@grey.test")).collect();
+    list.push("nobody@grey.test".into());
+    list.push("known1@good.test".into());
+    let id = client.submit(&list).await.id;
+    let grey = "the rest done, nothing held";
+    let limit = Duration::from_secs(20);
+    let set_aside = |task: &Task| task.counts.processed == 1 && task.credits.held == 0;
+    client.wait_until(&id, grey, limit, set_aside).await;
+    let task = client.wait_completed(&id).await;
+    for row in client.results(&id).await {
+        let email = row["email"].as_str().expect("an address");
+        let (reason, attempts) = match email {
+            "nobody@grey.test" => ("mailbox_not_found", 2),
+            "known1@good.test" => ("accepted", 1),
+            _ => ("accepted", 2),
+        };
+        assert_eq!(row["reason"], reason, "{row}");
+        assert!(row["attempts"].as_u64().is_some_and(|n| n >= attempts), "{row}");
+    }
+    assert_eq!((task.credits.charged, task.credits.refunded), (42, 0), "{task:#?}");
+    app.finish().await;
 }

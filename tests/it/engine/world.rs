@@ -6,6 +6,7 @@ use std::time::Duration;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::Reason;
+use listmill_shared::queue::pace::Pacer;
 use listmill_worker::provider::smtp::{Config, Finding, Smtp};
 
 use super::server::{Script, Server};
@@ -15,6 +16,7 @@ pub struct World {
     pub zone: Zone,
     pub clock: Clock,
     pub engine: Smtp,
+    pub config: Config,
     pub port: u16,
 }
 
@@ -43,8 +45,14 @@ impl World {
         };
         change(&mut config);
         let clock = Clock::manual(1_700_000_000_000);
-        let engine = Smtp::new(config, clock.clone(), Ids::seeded(7)).unwrap();
-        Self { zone, clock, engine, port }
+        let engine = Smtp::new(config.clone(), clock.clone(), Ids::seeded(7)).unwrap();
+        Self { zone, clock, engine, config, port }
+    }
+
+    /// Another process's engine, which keeps its pace through `redis`.
+    pub fn engine_at(&self, redis: Option<&str>) -> Smtp {
+        let pacer = Pacer::open(redis, "test", self.clock.clone()).unwrap();
+        Smtp::paced(self.config.clone(), self.clock.clone(), Ids::seeded(8), pacer).unwrap()
     }
 
     /// Starts a server at `ip` that is the only MX of `domain`.

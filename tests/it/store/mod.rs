@@ -2,6 +2,7 @@
 //! use-cases by hand, with time and randomness of their own.
 
 mod cancel;
+mod deferrals;
 mod lease;
 mod property;
 mod receive;

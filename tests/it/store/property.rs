@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use listmill_shared::domain::batch::{After, Lease, Settled};
+use listmill_shared::domain::batch::{After, Deferral, Finding, Lease, Settled};
 use listmill_shared::domain::id::TaskId;
-use listmill_shared::domain::task::TaskStatus;
-use listmill_shared::domain::verdict::Reason;
+use listmill_shared::domain::payload::decode_batch;
+use listmill_shared::domain::task::{PauseReason, TaskStatus};
+use listmill_shared::domain::verdict::{Credit, Reason};
 use listmill_shared::store::batches::Leasing;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -21,6 +22,8 @@ enum Event {
     Lease(usize),
     /// Of lease, so many findings, unknown every n-th, releasing.
     Settle(usize, usize, usize, bool),
+    /// Of lease, the first so many findings are set aside for so long instead.
+    SetAside(usize, usize, i64),
     SettleAgain,
     Cancel(usize),
     Pause(usize),
@@ -36,6 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => any::<usize>().prop_map(Event::Lease),
         6 => (any::<usize>(), 0..12_usize, 1..5_usize, any::<bool>())
             .prop_map(|(l, n, u, r)| Event::Settle(l, n, u, r)),
+        3 => (any::<usize>(), 1..12_usize, 1..TTL).prop_map(|(l, n, by)| Event::SetAside(l, n, by)),
         1 => Just(Event::SettleAgain),
         1 => any::<usize>().prop_map(Event::Cancel),
         1 => any::<usize>().prop_map(Event::Pause),
@@ -90,6 +94,37 @@ impl Model {
                 let number = self.world.number();
                 self.settle(number, lease, held, after, most, unknown).await;
             }
+            Event::SetAside(n, most, by) => {
+                if self.leases.is_empty() {
+                    return;
+                }
+                let at = n % self.leases.len();
+                let (lease, held) = self.leases.swap_remove(at);
+                let until = self.world.app.now() + by;
+                let (mut all, _) = self.step(&lease, held, After::Release, 100, 2);
+                let chargeable = |f: &&Finding| f.credit != Credit::Free;
+                let later: Vec<i64> =
+                    all.findings.iter().filter(chargeable).take(most).map(|f| f.seq).collect();
+                all.findings.retain(|f| !later.contains(&f.seq));
+                all.deferrals = later
+                    .into_iter()
+                    .map(|seq| Deferral { seq, attempts: 1, due_at: until })
+                    .collect();
+                // Only a batch whose every address was looked at may wait.
+                let seen = all.findings.len() + all.deferrals.len() + lease.done.len();
+                let whole = seen as i32 == self.addresses(&lease);
+                all.after = if whole && !all.deferrals.is_empty() {
+                    After::Wait(until)
+                } else {
+                    After::Release
+                };
+                let (task, count) = (lease.batch.task, all.findings.len());
+                let number = self.world.number();
+                let settled = self.world.settle(number, &[all]).await;
+                if settled.outcomes != [Settled::Fenced] {
+                    *self.stored.entry(task).or_default() += count;
+                }
+            }
             Event::SettleAgain => {
                 // The answer to a commit was lost: the same settlement comes once more.
                 if let Some((number, lease, held, after, most, unknown)) = self.last.take() {
@@ -117,7 +152,9 @@ impl Model {
                 let (store, now) = (&self.world.app.store, self.world.app.now());
                 store.reclaim_leases(100, now + TTL, now).await.expect("reclaim");
                 store.lost_messages(100, now + TTL, now).await.expect("lost");
-                store.resume_funded(100).await.expect("resume");
+                let empty = PauseReason::InsufficientCredits;
+                store.resume_paused(empty, 100).await.expect("resume");
+                store.wake("here", now, 100, now + TTL, now).await.expect("wake");
                 store.fill_windows(3, 100, now + TTL).await.expect("fill");
             }
         }
@@ -135,13 +172,22 @@ impl Model {
             0 => Reason::Timeout,
             _ => Reason::Accepted,
         };
-        let mut startable =
-            Lease { held, payload: lease.payload.clone(), done: lease.done.clone(), ..*lease };
+        let mut startable = Lease {
+            held,
+            payload: lease.payload.clone(),
+            done: lease.done.clone(),
+            deferred: lease.deferred.clone(),
+            ..*lease
+        };
         startable.held = held;
         let mut found = findings(&startable, verdict);
         found.truncate(most);
         let count = found.len();
         (step(lease, found, held, after), count)
+    }
+
+    fn addresses(&self, lease: &Lease) -> i32 {
+        decode_batch(&lease.payload).expect("payload").len() as i32
     }
 
     async fn settle(
@@ -163,7 +209,12 @@ impl Model {
         }
         *self.stored.entry(task).or_default() += count;
         if after == After::Keep {
-            let copy = Lease { payload: lease.payload.clone(), done: lease.done.clone(), ..lease };
+            let copy = Lease {
+                payload: lease.payload.clone(),
+                done: lease.done.clone(),
+                deferred: lease.deferred.clone(),
+                ..lease
+            };
             self.last = Some((number, copy, held, after, most, unknown));
             lease.done.extend(seqs);
             lease.done.sort_unstable();

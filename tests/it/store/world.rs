@@ -3,7 +3,7 @@
 use listmill_shared::app::App;
 use listmill_shared::app::submit::read::Format;
 use listmill_shared::app::submit::{Accepted, Submission, SubmitError};
-use listmill_shared::domain::batch::{After, BatchRef, Finding, Lease, Settled, Step};
+use listmill_shared::domain::batch::{After, BatchRef, Deferral, Finding, Lease, Settled, Step};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::{AccountId, Ids, TaskId};
 use listmill_shared::domain::ledger::Kind;
@@ -101,7 +101,8 @@ impl World {
 
     pub async fn try_lease(&self, task: TaskId, no: i32) -> Leasing {
         let claim = self.claim(BatchRef { task, no });
-        let mut leasings = self.app.store.lease(&[claim], self.app.now()).await.expect("lease");
+        let mut leasings =
+            self.app.store.lease(&[claim], "here", self.app.now()).await.expect("lease");
         leasings.remove(0)
     }
 
@@ -140,17 +141,27 @@ impl World {
 }
 
 pub fn step(lease: &Lease, findings: Vec<Finding>, held: i64, after: After) -> Step {
-    Step { batch: lease.batch, account: lease.account, token: lease.token, findings, held, after }
+    Step {
+        batch: lease.batch,
+        account: lease.account,
+        token: lease.token,
+        findings,
+        deferrals: Vec::new(),
+        held,
+        after,
+    }
 }
 
-/// What a worker would find in a lease: bad syntax is free, no more is started than is held.
+/// What a worker would find in a lease: bad syntax is free, no more is started than is held, what
+/// is set aside is left alone.
 pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> {
     let batch = decode_batch(&lease.payload).expect("payload");
     let mut startable = lease.held;
     let mut all = Vec::new();
     for (i, entry) in batch.iter().enumerate() {
         let seq = lease.first_seq + i as i64;
-        if lease.done.contains(&seq) {
+        let aside = |one: &Deferral| one.seq == seq && one.due_at > lease.leased_at;
+        if lease.done.contains(&seq) || lease.deferred.iter().any(aside) {
             continue;
         }
         let reason = if entry.valid { verdict(seq) } else { Reason::InvalidSyntax };

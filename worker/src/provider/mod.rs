@@ -1,7 +1,9 @@
-//! Who verifies: the sandbox, and the engine that asks DNS and mail servers.
+//! Who verifies: the sandbox, the engine that asks DNS and mail servers, and other services over HTTP.
 
 pub mod dns;
+pub mod http;
 pub mod lists;
+pub mod remember;
 mod sandbox;
 pub mod smtp;
 pub mod suggest;
@@ -9,13 +11,18 @@ pub mod suggest;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::provider::Provider;
+use listmill_shared::queue::QueueError;
+use listmill_shared::queue::pace::Pacer;
 use listmill_shared::settings::{ProviderKind, Settings};
 
+use http::Http;
 use lists::ListFiles;
+use remember::Remember;
 pub use sandbox::Sandbox;
+use smtp::pace::{Figured, Figures, Together};
 use smtp::{Config, SetupError, Smtp};
 
 /// The port at which the world's mail servers listen.
@@ -24,18 +31,18 @@ const SMTP_PORT: u16 = 25;
 /// Why there is no provider.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The settings name one that this version does not have.
-    #[error(
-        "the provider `http` is not in this version of Listmill: set LISTMILL_PROVIDER=smtp (asks \
-         mail servers) or LISTMILL_PROVIDER=sandbox (made-up verdicts, for trying things out)"
-    )]
-    NoHttp,
     /// A setting that names no address.
     #[error("settings: smtp_source_ip must be an IP address, not {0:?}")]
     SourceIp(String),
     /// The engine cannot be set up.
     #[error("provider smtp: {0}")]
     Smtp(#[from] SetupError),
+    /// The other service cannot be asked like this.
+    #[error("provider http: {0}")]
+    Http(#[from] http::SetupError),
+    /// The pace cannot be shared through Redis.
+    #[error("provider smtp: {0}")]
+    Pace(#[from] QueueError),
 }
 
 /// The provider that the settings name; must be called inside the runtime that will use it.
@@ -44,13 +51,18 @@ pub fn build(
     clock: &Clock,
     ids: &Ids,
 ) -> Result<Arc<dyn Provider>, ProviderError> {
-    match settings.provider {
-        ProviderKind::Sandbox => Ok(Arc::new(Sandbox::new(settings.sandbox_latency))),
+    let provider: Arc<dyn Provider> = match settings.provider {
+        // It asks nobody: there is nothing to save.
+        ProviderKind::Sandbox => return Ok(Arc::new(Sandbox::new(settings.sandbox_latency))),
         ProviderKind::Smtp => {
-            Ok(Arc::new(Smtp::new(smtp_config(settings)?, clock.clone(), ids.clone())?))
+            // A connection of its own: the pace must not wait behind the queue.
+            let redis = settings.redis_url.as_deref();
+            let pacer = Pacer::open(redis, &settings.redis_namespace, clock.clone())?;
+            Arc::new(Smtp::paced(smtp_config(settings)?, clock.clone(), ids.clone(), pacer)?)
         }
-        ProviderKind::Http => Err(ProviderError::NoHttp),
-    }
+        ProviderKind::Http => Arc::new(Http::new(&settings.into(), clock.clone(), ids.clone())?),
+    };
+    Ok(Arc::new(Remember::new(provider, settings.result_cache, clock.clone())))
 }
 
 fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
@@ -76,10 +88,38 @@ fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
             free: settings.free_list.as_ref().map(PathBuf::from),
             roles: settings.role_list.as_ref().map(PathBuf::from),
         },
+        pace: settings.pace.then(|| figured(settings)),
         // Another port means servers of one's own.
         private_hosts: settings.smtp_port != SMTP_PORT,
+        landmarks: match settings.smtp_port {
+            SMTP_PORT => smtp::LANDMARKS.iter().map(|&name| name.to_owned()).collect(),
+            _ => Vec::new(),
+        },
         ..shipped
     })
+}
+
+/// How fast each mail host is asked.
+fn figured(settings: &Settings) -> Figured {
+    let usual = Figures {
+        recipients_per_minute: settings.smtp_host_recipients_per_minute,
+        connections_per_minute: settings.smtp_host_connections_per_minute,
+        connections: settings.smtp_host_connections,
+    };
+    let together = settings.pace_hosts.iter().map(|(name, entry)| Together {
+        name: name.clone(),
+        hosts: entry.hosts.clone(),
+        figures: Figures {
+            recipients_per_minute: entry
+                .recipients_per_minute
+                .unwrap_or(usual.recipients_per_minute),
+            connections_per_minute: entry
+                .connections_per_minute
+                .unwrap_or(usual.connections_per_minute),
+            connections: entry.connections.unwrap_or(usual.connections),
+        },
+    });
+    Figured { usual, together: together.collect() }
 }
 
 /// What this machine calls itself.

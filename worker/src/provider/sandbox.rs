@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use listmill_shared::app::provider::{FollowUp, Provider};
 use listmill_shared::domain::address::split;
-use listmill_shared::domain::provider::{FollowUp, Provider};
 use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
 
 /// How long `slow` addresses take.

@@ -87,11 +87,7 @@ impl Connection {
         stage: &mut Stage,
     ) -> Result<Self, Fault> {
         *stage = Stage::Connect;
-        let stream = match timeout(setup.connect_timeout, connect(setup, address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return Err(Fault::new(Stage::Connect, FaultKind::Io(e))),
-            Err(_) => return Err(Fault::new(Stage::Connect, FaultKind::Timeout)),
-        };
+        let stream = reach(setup, address).await?;
         *stage = Stage::Banner;
         // Commands are small and each waits for its answer: nothing to gather.
         let _ = stream.set_nodelay(true);
@@ -243,6 +239,15 @@ impl Connection {
                 octets => self.parser.feed(&chunk[..octets]),
             }
         }
+    }
+}
+
+/// Connects, and says nothing yet.
+pub async fn reach(setup: &Setup, address: SocketAddr) -> Result<TcpStream, Fault> {
+    match timeout(setup.connect_timeout, connect(setup, address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(e)) => Err(Fault::new(Stage::Connect, FaultKind::Io(e))),
+        Err(_) => Err(Fault::new(Stage::Connect, FaultKind::Timeout)),
     }
 }
 

@@ -12,13 +12,16 @@
 //!
 //! Invariants:
 //! - one address costs at most [`Config::timeout`] of a server's slowness, plus at most as much again
-//!   of waiting for its turn at a host;
+//!   of waiting for its turn at each host; who waits in vain is told when to come again;
 //! - dropping the future closes what it was using at once;
 //! - the target is asked about before the random mailbox, and no rejection is believed that a server
 //!   might give to any second recipient (see [`pool::Several`]).
 
+mod breaker;
 mod catch_all;
 mod connection;
+mod group;
+pub mod pace;
 mod pool;
 mod probe;
 pub mod reply;
@@ -27,21 +30,25 @@ pub mod table;
 mod walk;
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::address::{domain_to_ascii, split};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::domain::provider::Provider;
 use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
+use listmill_shared::queue::pace::Pacer;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::provider::dns::{Dns, DnsSetupError};
-use crate::provider::lists::{ListError, ListFiles, Lists};
+use crate::provider::lists::{ListError, ListFiles, LiveLists};
 use crate::provider::suggest::suggest;
+use breaker::Breaker;
+pub use breaker::LANDMARKS;
 use catch_all::CatchAlls;
 use connection::Setup;
 pub use pool::Limits;
@@ -83,6 +90,12 @@ pub struct Config {
     pub catch_all_ttl: Duration,
     /// How long a host where nobody listened is left alone.
     pub down_for: Duration,
+    /// How fast mail hosts are asked; `None` = as fast as they answer.
+    pub pace: Option<pace::Figured>,
+    /// Mail hosts that can be reached if any can, to tell a dead list from a dead network.
+    pub landmarks: Vec<String>,
+    /// How often it is tried whether mail hosts can be reached again.
+    pub test_every: Duration,
     /// Ask mail hosts at loopback and private addresses too.
     pub private_hosts: bool,
     /// Lists to use instead of the shipped ones.
@@ -108,6 +121,9 @@ impl Default for Config {
             },
             catch_all_ttl: Duration::from_secs(3600),
             down_for: Duration::from_secs(5),
+            pace: None,
+            landmarks: Vec::new(),
+            test_every: Duration::from_secs(30),
             private_hosts: false,
             lists: ListFiles::default(),
         }
@@ -253,18 +269,26 @@ pub struct Finding {
 /// See the module.
 pub struct Smtp {
     config: Config,
-    setup: Setup,
+    setup: Arc<Setup>,
     clock: Clock,
     ids: Ids,
-    lists: RwLock<Arc<Lists>>,
-    dns: Dns,
+    lists: Arc<LiveLists>,
+    dns: Arc<Dns>,
     pool: Pool,
+    breaker: Arc<Breaker>,
     catch_alls: CatchAlls,
 }
 
 impl Smtp {
-    /// An engine with empty caches. Call it inside the tokio runtime that will use it.
+    /// An engine with empty caches that keeps the pace in this process. Call it inside the tokio
+    /// runtime that will use it.
     pub fn new(config: Config, clock: Clock, ids: Ids) -> Result<Self, SetupError> {
+        let pacer = Pacer::new(None, clock.clone());
+        Self::paced(config, clock, ids, pacer)
+    }
+
+    /// The same with a `pacer` that others may share.
+    pub fn paced(config: Config, clock: Clock, ids: Ids, pacer: Pacer) -> Result<Self, SetupError> {
         for name in [&config.ehlo, &config.from] {
             if name.chars().any(|c| c.is_control() || c.is_whitespace() || "<>".contains(c)) {
                 return Err(SetupError::Name(name.clone()));
@@ -274,19 +298,23 @@ impl Smtp {
             true => Some(connection::accept_any_certificate()?),
             false => None,
         };
+        let setup = Arc::new(Setup {
+            ehlo: config.ehlo.clone(),
+            // So that a dead first host leaves time for the next.
+            connect_timeout: config.timeout / 4,
+            reply_timeout: config.timeout / 2,
+            source_ip: config.source_ip,
+            socks5: config.socks5.clone(),
+            tls,
+        });
+        let dns = Arc::new(Dns::new(&config.nameservers, clock.clone())?);
+        let test = (config.port, config.landmarks.clone(), config.test_every);
         Ok(Self {
-            setup: Setup {
-                ehlo: config.ehlo.clone(),
-                // So that a dead first host leaves time for the next.
-                connect_timeout: config.timeout / 4,
-                reply_timeout: config.timeout / 2,
-                source_ip: config.source_ip,
-                socks5: config.socks5.clone(),
-                tls,
-            },
-            lists: RwLock::new(Arc::new(Lists::load(&config.lists)?)),
-            dns: Dns::new(&config.nameservers, clock.clone())?,
-            pool: Pool::new(config.limits),
+            breaker: Breaker::new(Arc::clone(&setup), Arc::clone(&dns), clock.clone(), test),
+            setup,
+            lists: LiveLists::load(config.lists.clone(), clock.now())?,
+            dns,
+            pool: Pool::new(config.limits, config.pace.clone(), pacer, clock.clone()),
             catch_alls: CatchAlls::new(config.catch_all_ttl, clock.clone(), &ids),
             config,
             clock,
@@ -294,19 +322,12 @@ impl Smtp {
         })
     }
 
-    /// Reads the list files again.
-    pub fn reload_lists(&self) -> Result<(), ListError> {
-        let lists = Arc::new(Lists::load(&self.config.lists)?);
-        *self.lists.write().unwrap_or_else(PoisonError::into_inner) = lists;
-        Ok(())
-    }
-
     /// Checks a canonical address.
     pub async fn check(&self, address: &str) -> Finding {
         let Some((local, domain, ascii)) = readable(address) else {
             return decided(Reason::InvalidSyntax, Flags::default());
         };
-        let lists = Arc::clone(&self.lists.read().unwrap_or_else(PoisonError::into_inner));
+        let lists = self.lists.get(&self.clock);
         let flags = Flags {
             role: Some(lists.is_role(local)),
             free: Some(lists.is_free(&ascii)),
@@ -341,6 +362,10 @@ impl Provider for Smtp {
 
     fn name(&self) -> &'static str {
         "smtp"
+    }
+
+    fn health(&self) -> Option<watch::Receiver<Health>> {
+        Some(self.breaker.health())
     }
 }
 
@@ -385,6 +410,7 @@ fn conclude(outcome: &Outcome, flags: Flags, evidence: &Evidence) -> Verdict {
         mx: evidence.mx.as_deref().map(str::to_owned),
         smtp_code: evidence.code.and_then(|code| i16::try_from(code).ok()),
         temporary,
+        again_in: outcome.again_in,
         ..Verdict::of(reason)
     }
 }

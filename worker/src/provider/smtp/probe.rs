@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use listmill_shared::domain::verdict::{Reason, Status};
-use tokio::time::timeout;
 
 use super::catch_all::CatchAll;
 use super::connection::Connection;
-use super::pool::{Host, Several, dismiss};
+use super::group::{Group, dismiss};
+use super::pace::PutOff;
+use super::pool::{Host, Several};
 use super::session::{Answer, Recipient, Session};
-use super::table::{Meaning, is_limit, of_fault, of_reply};
+use super::table::{Meaning, is_limit, is_too_much, of_fault, of_reply};
 use super::walk::{Budget, Outcome, is_public};
 use super::{Evidence, Fault, FaultKind, Smtp, Stage};
 
@@ -23,8 +24,36 @@ use super::{Evidence, Fault, FaultKind, Smtp, Stage};
 const NO_TLS: Duration = Duration::from_secs(3600);
 /// With less time than this left, the random mailbox is not asked about.
 const TIME_FOR_RANDOM: Duration = Duration::from_millis(500);
+/// How long a rejection that is in doubt waits for others to clear it.
+const TIME_TO_FIND_OUT: Duration = Duration::from_millis(500);
 /// Octets of what was said of the random mailbox.
 const RANDOM_TEXT: usize = 200;
+
+/// A mail host and those it shares a pace with.
+struct Place {
+    host: Arc<Host>,
+    group: Arc<Group>,
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// Asked in vain.
+    Fault(Fault),
+    /// Not asked.
+    PutOff(PutOff),
+}
+
+impl From<Fault> for Unanswered {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<PutOff> for Unanswered {
+    fn from(put_off: PutOff) -> Self {
+        Self::PutOff(put_off)
+    }
+}
 
 impl Smtp {
     /// `Err`: try the next.
@@ -34,35 +63,43 @@ impl Smtp {
         to: Recipient<'_>,
         budget: &mut Budget,
         seen: &mut Evidence,
-    ) -> Result<Outcome, Meaning> {
+    ) -> Result<Outcome, Outcome> {
         seen.stage = Stage::Connect;
         if !self.config.private_hosts && !is_public(ip) {
             seen.note_text("the mail host's address is not a public one");
-            return Err(Meaning { reason: Reason::NoConnect, temporary: false });
+            return Err(Meaning { reason: Reason::NoConnect, temporary: false }.into());
         }
-        let host = self.pool.host(SocketAddr::new(ip, self.config.port)).await;
+        let name = seen.mx.clone().unwrap_or_default();
+        let address = SocketAddr::new(ip, self.config.port);
+        let (host, group) = self.pool.host(&name, address).await;
+        let place = Place { host, group };
         // Waiting for one's turn is not the server's slowness: it has a limit of its own.
-        let Ok(Ok(_permit)) = timeout(self.config.timeout, host.permits.acquire()).await else {
-            seen.note_text("no free connection to the mail host");
-            return Err(Meaning { reason: Reason::SmtpUnavailable, temporary: true });
+        let mut patience = Budget { left: self.config.timeout };
+        let _turn = match place.group.turn(&mut patience).await {
+            Ok(turn) => turn,
+            Err(put_off) => return note_put_off(put_off, seen),
         };
-        if host.is_down(&self.clock) {
+        if place.host.is_down(&self.clock) {
             seen.note_text("nobody was there a moment ago");
-            return Err(Meaning { reason: Reason::NoConnect, temporary: true });
+            return Err(Meaning { reason: Reason::NoConnect, temporary: true }.into());
         }
-        let (session, answer) = match budget.run(self.ask_target(&host, to, seen)).await {
-            Some(Ok(asked)) => asked,
-            Some(Err(fault)) => {
+        let asked = self.ask_target(&place, to, budget, &mut patience, seen).await;
+        let (session, answer) = match asked {
+            Ok(asked) => asked,
+            Err(Unanswered::PutOff(put_off)) => return note_put_off(put_off, seen),
+            Err(Unanswered::Fault(fault)) => {
+                if matches!(&fault.kind, FaultKind::Refused(reply) if is_too_much(reply)) {
+                    place.group.refused();
+                }
                 seen.note_fault(&fault);
-                return Err(of_fault(&fault));
-            }
-            None => {
-                let fault = Fault::new(seen.stage, FaultKind::Timeout);
-                seen.note_fault(&fault);
-                return Err(of_fault(&fault));
+                return Err(of_fault(&fault).into());
             }
         };
         seen.note(&answer);
+        match is_too_much(&answer.reply) {
+            true => place.group.refused(),
+            false => place.group.answered(),
+        }
         let meaning = of_reply(answer.stage, &answer.reply);
         // It wants to be left alone, or not to be asked by us: no more over this connection.
         let mut session = Some(session);
@@ -71,47 +108,57 @@ impl Smtp {
         }
         let catch_all = match meaning.reason {
             Reason::Accepted => {
-                self.ask_catch_all(&host, to.domain, &mut session, budget, seen).await
+                self.ask_catch_all(&place, to.domain, &mut session, budget, seen).await
             }
             Reason::MailboxNotFound => Some(false),
             _ => None,
         };
         if let Some(session) = session {
-            host.give_back(session);
+            place.group.give_back(&place.host, session);
         }
         match answer.stage == Stage::Rcpt && answer.reply.code != 421 {
-            true => Ok(Outcome { meaning, catch_all }),
-            false => Err(meaning),
+            true => Ok(Outcome { catch_all, ..meaning.into() }),
+            false => Err(meaning.into()),
         }
     }
 
     /// An answer about `to` that can be believed, and the session that gave it.
     async fn ask_target(
         &self,
-        host: &Arc<Host>,
+        place: &Place,
         to: Recipient<'_>,
+        budget: &mut Budget,
+        patience: &mut Budget,
         seen: &mut Evidence,
-    ) -> Result<(Session, Answer), Fault> {
+    ) -> Result<(Session, Answer), Unanswered> {
+        let Place { host, group } = place;
         // Set when only the first recipient of a new session will do.
-        let mut first = host.several() == Several::FirstOnly;
+        let mut fresh = host.several() == Several::FirstOnly;
         let mut doubted: Option<Meaning> = None;
+        let mut again = false;
         loop {
-            let idle = host.take(to.domain);
-            let (mut session, reused) = match idle {
-                Some(session) if !first => (session, true),
-                other => {
-                    // Its place is taken by the new one, so that connections stay within permits.
-                    other.into_iter().for_each(dismiss);
-                    (self.open(host, seen).await?, false)
+            if std::mem::replace(&mut again, true)
+                && patience.run(group.another_recipient()).await.is_none()
+            {
+                return Err(group.put_off().into());
+            }
+            let idle = group.session(host.address, to.domain, fresh, patience).await?;
+            let reused = idle.is_some();
+            let mut session = match idle {
+                Some(session) => session,
+                None => {
+                    let opened = budget.run(self.open(place, to.domain, seen)).await;
+                    opened.unwrap_or_else(|| Err(late(seen)))?
                 }
             };
             seen.stage = Stage::Rcpt;
             seen.tls = session.is_tls();
-            let answer = match session.ask(to, &self.config.from, host.transaction()).await {
+            let ask = session.ask(to, &self.config.from, host.transaction());
+            let answer = match budget.run(ask).await.unwrap_or_else(|| Err(late(seen))) {
                 Ok(answer) => answer,
                 // Hung up while it was idle; that says nothing of this address.
-                Err(fault) if reused && !matches!(fault.kind, FaultKind::NoSmtpUtf8) => continue,
-                Err(fault) => return Err(fault),
+                Err(fault) if reused && is_old_news(&fault) && !budget.left.is_zero() => continue,
+                Err(fault) => return Err(fault.into()),
             };
             let meaning = of_reply(answer.stage, &answer.reply);
             let later = session.recipients() > 1;
@@ -122,17 +169,17 @@ impl Smtp {
                 if session.in_transaction() > 1 {
                     host.lower_transaction(session.in_transaction() - 1);
                     session.end_transaction();
-                    host.give_back(session);
+                    group.give_back(host, session);
                 } else {
                     dismiss(session);
-                    first = true;
+                    fresh = true;
                 }
                 continue;
             }
-            if later && is_doubtful(host, &session, meaning) {
+            if later && is_doubtful(host, &session, meaning) && !others_clear(host, meaning).await {
                 dismiss(session);
                 doubted = Some(meaning);
-                first = true;
+                fresh = true;
                 continue;
             }
             self.learn(host, to.domain, later, doubted, meaning).await;
@@ -161,14 +208,20 @@ impl Smtp {
         }
     }
 
-    async fn open(&self, host: &Host, seen: &mut Evidence) -> Result<Session, Fault> {
+    async fn open(
+        &self,
+        place: &Place,
+        domain: &str,
+        seen: &mut Evidence,
+    ) -> Result<Session, Fault> {
+        let Place { host, group } = place;
         let name = seen.mx.clone().unwrap_or_default();
-        let (setup, stage) = (&self.setup, &mut seen.stage);
         let tls = host.may_tls(&self.clock);
-        let opened = match Connection::open(setup, host.address, &name, tls, stage).await {
+        let opened = match self.connect(host, domain, &name, tls, &mut seen.stage).await {
             Err(fault) if fault.stage == Stage::Tls => {
                 host.no_tls(&self.clock, NO_TLS);
-                Connection::open(setup, host.address, &name, false, stage).await
+                group.another_connection().await;
+                self.connect(host, domain, &name, false, &mut seen.stage).await
             }
             other => other,
         };
@@ -178,11 +231,29 @@ impl Smtp {
         opened.map(Session::new)
     }
 
+    async fn connect(
+        &self,
+        host: &Host,
+        domain: &str,
+        name: &str,
+        tls: bool,
+        stage: &mut Stage,
+    ) -> Result<Connection, Fault> {
+        let opened = Connection::open(&self.setup, host.address, name, tls, stage).await;
+        match &opened {
+            Err(fault) if fault.stage == Stage::Connect => {
+                self.breaker.failed(host.address, domain, fault);
+            }
+            _ => self.breaker.connected(),
+        }
+        opened
+    }
+
     /// Does the domain accept everything? Asked over the target's own session, which is gone
     /// afterwards if that went wrong.
     async fn ask_catch_all(
         &self,
-        host: &Arc<Host>,
+        place: &Place,
         domain: &str,
         session: &mut Option<Session>,
         budget: &mut Budget,
@@ -195,7 +266,7 @@ impl Smtp {
                 let mut at_random = seen.clone();
                 let ask = async {
                     let (answer, said) =
-                        self.ask_random(host, domain, session, &mut at_random).await;
+                        self.ask_random(place, domain, session, &mut at_random).await;
                     CatchAll { answer, said: said.into() }
                 };
                 budget.run(self.catch_alls.get_or(domain, ask)).await?
@@ -207,19 +278,22 @@ impl Smtp {
 
     async fn ask_random(
         &self,
-        host: &Arc<Host>,
+        place: &Place,
         domain: &str,
         session: &mut Option<Session>,
         seen: &mut Evidence,
     ) -> (Option<bool>, String) {
+        let Place { host, group } = place;
         let mailbox = self.catch_alls.mailbox(domain);
         let to = Recipient { local: &mailbox, domain };
         let unusable = |why: &dyn ToString| (None, why.to_string());
+        group.another_recipient().await;
         // Out of the caller's hands while in use: if this is dropped half-way, so is the session.
         let own = match host.several() == Several::FirstOnly {
             true => {
                 drop(session.take());
-                self.open(host, seen).await
+                group.another_connection().await;
+                self.open(place, domain, seen).await
             }
             false => session.take().ok_or_else(|| Fault::new(Stage::Rcpt, FaultKind::Closed)),
         };
@@ -233,6 +307,7 @@ impl Smtp {
         {
             host.lower_transaction(own.in_transaction() - 1);
             own.end_transaction();
+            group.another_recipient().await;
             answer = own.ask(to, &self.config.from, host.transaction()).await;
         }
         let answer = match answer {
@@ -255,6 +330,29 @@ impl Smtp {
     }
 }
 
+/// What becomes of an address that nobody was asked about.
+fn note_put_off(put_off: PutOff, seen: &mut Evidence) -> Result<Outcome, Outcome> {
+    seen.note_text(put_off.text());
+    metrics::counter!("listmill_put_off_total", "why" => put_off.name()).increment(1);
+    let meaning = Meaning { reason: Reason::SmtpUnavailable, temporary: true };
+    let outcome = Outcome { again_in: put_off.again_in(), ..meaning.into() };
+    match put_off {
+        // Not to the next host: a backup often takes everything, and is not there for us.
+        PutOff::Paced(_) | PutOff::Busy => Ok(outcome),
+        PutOff::LeftAlone(_) => Err(outcome),
+    }
+}
+
+/// The address's time ran out.
+fn late(seen: &Evidence) -> Fault {
+    Fault::new(seen.stage, FaultKind::Timeout)
+}
+
+/// May an idle session's fault have come about before it was used again?
+fn is_old_news(fault: &Fault) -> bool {
+    !matches!(fault.kind, FaultKind::NoSmtpUtf8)
+}
+
 /// May this be said because the recipient was not the first of its session?
 fn is_doubtful(host: &Host, session: &Session, meaning: Meaning) -> bool {
     match meaning.reason {
@@ -264,6 +362,13 @@ fn is_doubtful(host: &Host, session: &Session, meaning: Meaning) -> bool {
         _ if meaning.temporary => session.has_accepted(),
         reason => reason.status() == Status::Undeliverable,
     }
+}
+
+/// Does somebody else find out in time that this host judges later recipients like first ones? That
+/// spares it a question.
+async fn others_clear(host: &Host, meaning: Meaning) -> bool {
+    meaning.reason.status() == Status::Undeliverable
+        && tokio::time::timeout(TIME_TO_FIND_OUT, host.found_out()).await == Ok(Several::Sound)
 }
 
 /// Is nobody there? (Running out of sockets, or a proxy's trouble, is not the host's fault.)

@@ -57,6 +57,15 @@ const TOO_MANY: &[&str] = &[
     "rate limit",
     "exceeded the rate",
 ];
+/// Those of them that are about the host as a whole.
+const TOO_MUCH: &[&str] = &[
+    "too many connections",
+    "too many sessions",
+    "too fast",
+    "rate limit",
+    "exceeded the rate",
+    "maximum number of connections",
+];
 const FULL: &[&str] = &[
     "mailbox full",
     "mailbox is full",
@@ -276,6 +285,17 @@ pub fn is_limit(reply: &Reply) -> bool {
         || TOO_MANY.iter().any(|word| text.contains(word))
 }
 
+/// Does this say that we are too much for the host just now: too many connections, too fast?
+/// (Exchange Online's words for that are codes from 4.7.500 to 4.7.699.)
+pub fn is_too_much(reply: &Reply) -> bool {
+    let throttled =
+        matches!(reply.enhanced, Some(e) if (e.0, e.1) == (4, 7) && (500..700).contains(&e.2));
+    reply.code == 421 || throttled || {
+        let text = reply.text.to_ascii_lowercase();
+        !reply.is_positive() && TOO_MUCH.iter().any(|word| text.contains(word))
+    }
+}
+
 fn find(stage: Stage, reply: &Reply) -> Option<usize> {
     let text = reply.text.to_ascii_lowercase();
     ROWS.iter().position(|row| {
@@ -350,6 +370,27 @@ mod tests {
         ] {
             let found = of_fault(&Fault::new(stage, kind));
             assert_eq!(found, Meaning { reason, temporary }, "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn too_much_is_about_the_host() {
+        for (code, text, too_much) in [
+            (421, "4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred", true),
+            (
+                451,
+                "4.7.652 The mail server [192.0.2.1] has exceeded the maximum number of connections",
+                true,
+            ),
+            (451, "4.7.500 Server busy. Please try again later", true),
+            (554, "Too many connections from your address", true),
+            (450, "4.7.1 Error: rate limit exceeded", true),
+            (450, "4.2.1 The user you are trying to contact is receiving mail too quickly", false),
+            (452, "4.5.3 too many recipients", false),
+            (451, "4.7.1 Greylisted", false),
+            (250, "2.1.5 not too fast", false),
+        ] {
+            assert_eq!(is_too_much(&Reply::new(code, text.into())), too_much, "{code} {text}");
         }
     }
 

@@ -3,7 +3,8 @@
 //! Hosts are tried in order, each at all its addresses, until one gives an answer about the
 //! recipient; 4xx to RCPT is one (the other hosts of a domain share its greylist). A host that cannot
 //! be reached, hangs up, or turns *us* away before the recipient is named passes it on to the next.
-//! When none answers, the most telling failure is the verdict.
+//! When none answers, the most telling failure is the verdict. An address that is put off at one host
+//! (see [`super::pace`]) goes no further.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,25 @@ pub struct Outcome {
     pub meaning: Meaning,
     /// Does the domain accept everything?
     pub catch_all: Option<bool>,
+    /// Nobody was asked; see [`listmill_shared::domain::verdict::Verdict::again_in`].
+    pub again_in: Option<Duration>,
+}
+
+impl Outcome {
+    /// Nobody was asked, or is to be believed, before this long.
+    pub fn put_off(reason: Reason, again_in: Duration) -> Self {
+        Self {
+            meaning: Meaning { reason, temporary: true },
+            catch_all: None,
+            again_in: Some(again_in),
+        }
+    }
+}
+
+impl From<Meaning> for Outcome {
+    fn from(meaning: Meaning) -> Self {
+        Self { meaning, catch_all: None, again_in: None }
+    }
 }
 
 /// An address's time.
@@ -48,10 +68,18 @@ struct Failures {
     worst: Option<(Meaning, Evidence)>,
     tried: u16,
     temporary: bool,
+    /// The earliest of those that were not asked; only if all were not.
+    again_in: Option<Duration>,
 }
 
 impl Failures {
-    fn add(&mut self, meaning: Meaning, evidence: Evidence) {
+    fn add(&mut self, failed: Outcome, evidence: Evidence) {
+        let meaning = failed.meaning;
+        self.again_in = match (&self.worst, self.again_in, failed.again_in) {
+            (None, _, again_in) => again_in,
+            (Some(_), Some(one), Some(other)) => Some(one.min(other)),
+            _ => None,
+        };
         // A server's words tell more than its silence, its silence more than its absence.
         let weight = |reason| match reason {
             Reason::NoConnect => 0,
@@ -72,13 +100,30 @@ impl Failures {
         });
         *evidence = Evidence { tried: self.tried, ..found };
         // One host that may be better later is enough.
-        Outcome { meaning: Meaning { temporary: self.temporary, ..meaning }, catch_all: None }
+        let meaning = Meaning { temporary: self.temporary, ..meaning };
+        Outcome { again_in: self.again_in, ..meaning.into() }
     }
 }
 
 impl Smtp {
     /// Asks about `to`; `evidence` becomes what the outcome rests on.
     pub(super) async fn walk(&self, to: Recipient<'_>, evidence: &mut Evidence) -> Outcome {
+        if let Some(again_in) = self.breaker.again_in() {
+            evidence.stage = Stage::Connect;
+            evidence.note_text("not asked: no mail host can be reached from here");
+            return Outcome::put_off(Reason::NoConnect, again_in);
+        }
+        let outcome = self.walk_hosts(to, evidence).await;
+        match self.breaker.again_in() {
+            // It was our network.
+            Some(again_in) if outcome.meaning.reason == Reason::NoConnect => {
+                Outcome::put_off(Reason::NoConnect, again_in)
+            }
+            _ => outcome,
+        }
+    }
+
+    async fn walk_hosts(&self, to: Recipient<'_>, evidence: &mut Evidence) -> Outcome {
         let mut budget = Budget { left: self.config.timeout };
         evidence.stage = Stage::Dns;
         let route = budget.run(self.dns.route(to.domain)).await;
@@ -86,7 +131,7 @@ impl Smtp {
             Ok(hosts) => hosts,
             Err((meaning, text)) => {
                 evidence.note_text(&text);
-                return Outcome { meaning, catch_all: None };
+                return meaning.into();
             }
         };
         let mut failures = Failures::default();
@@ -99,7 +144,7 @@ impl Smtp {
                 Err(failed) => {
                     let mut seen = at_host;
                     seen.note_text(&failed.text);
-                    failures.add(dns_meaning(&failed), seen);
+                    failures.add(dns_meaning(&failed).into(), seen);
                     continue;
                 }
             };
@@ -115,7 +160,7 @@ impl Smtp {
                         *evidence = seen;
                         return outcome;
                     }
-                    Err(meaning) => failures.add(meaning, seen),
+                    Err(failed) => failures.add(failed, seen),
                 }
             }
         }
@@ -212,11 +257,30 @@ mod tests {
             (Reason::NoConnect, true, None),
             (Reason::Blocked, false, Some(554)),
         ] {
-            failures.add(meaning(reason, temporary), Evidence { code, ..Evidence::default() });
+            let evidence = Evidence { code, ..Evidence::default() };
+            failures.add(meaning(reason, temporary).into(), evidence);
         }
         let mut evidence = Evidence::default();
         let outcome = failures.outcome(&mut evidence);
         assert_eq!(outcome.meaning, meaning(Reason::Blocked, true));
         assert_eq!(evidence.code, Some(554));
+    }
+
+    #[test]
+    fn nobody_was_asked_only_if_no_host_was() {
+        let put_off = |s| Outcome::put_off(Reason::SmtpUnavailable, Duration::from_secs(s));
+        let asked = Outcome::from(Meaning { reason: Reason::Timeout, temporary: true });
+        for (failed, again_in) in [
+            (vec![put_off(5)], Some(5)),
+            (vec![put_off(5), put_off(3), put_off(9)], Some(3)),
+            (vec![asked, put_off(3)], None),
+            (vec![put_off(3), asked, put_off(3)], None),
+            (vec![asked], None),
+        ] {
+            let mut failures = Failures::default();
+            failed.into_iter().for_each(|f| failures.add(f, Evidence::default()));
+            let outcome = failures.outcome(&mut Evidence::default());
+            assert_eq!(outcome.again_in, again_in.map(Duration::from_secs));
+        }
     }
 }

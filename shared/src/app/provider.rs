@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::verdict::Verdict;
+use crate::domain::verdict::Verdict;
 
 /// Asks the outside world about one address.
 pub trait Provider: Send + Sync {

@@ -1,0 +1,127 @@
+//! What `listmill verify` takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use listmill_shared::domain::verdict::Status;
+use listmill_shared::settings::ProviderKind;
+
+const EXAMPLES: &str = "\
+It needs no server, no database and no Redis: the work is done in this process, with the provider and
+the manners that the settings name. While it runs, the list is kept in a private folder below TMPDIR,
+which is removed at the end.
+
+A list is CSV or TSV (the column with the addresses is found), text (one address a line), NDJSON or
+JSON, packed with gzip or not. The results file is the list as it came, with columns that begin with
+listmill_ added; each address is asked about once, however often it is there.
+
+An address whose mail server says \"later\" is asked again after LISTMILL_RETRY_DELAYS (1m,5m,15m); the
+command waits for that, but not when single addresses are given.
+
+Ctrl-C stops asking, lets what is under way end, and writes the results that are there; a second one
+stops at once and writes nothing.
+
+Examples:
+  listmill verify contacts.csv                       writes contacts-results.csv
+  listmill verify contacts.csv.gz --column Mail --output checked.csv.gz
+  listmill verify leads.txt --format ndjson          writes leads-results.ndjson
+  listmill verify --output - - < contacts.csv        from stdin to stdout
+  listmill verify anna@example.com bert@example.org  prints what was found, and why
+  listmill verify anna@example.com --fail-on undeliverable && echo fine
+
+Exit codes: 0 verified; 1 failed, or --fail-on applies; 2 wrong arguments; 130 interrupted, with a
+results file of what was there.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct VerifyArgs {
+    /// One list (`-` = stdin), or one or more addresses
+    #[arg(required = true, value_name = "FILE|ADDRESS")]
+    pub inputs: Vec<String>,
+
+    /// Where the results go, `-` = stdout; packed if it ends in .gz [default: a list's name with
+    /// -results.csv, next to it; single addresses are printed]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Replace the results file if it is there
+    #[arg(long)]
+    pub force: bool,
+
+    /// How results are written [default: by the output's name, else csv]
+    #[arg(long, value_enum)]
+    pub format: Option<ResultsFormat>,
+
+    /// How the list is written [default: by its name, else by its beginning]
+    #[arg(long, value_enum)]
+    pub input_format: Option<InputFormat>,
+
+    /// CSV: the column with the addresses, by its header or its number from 1 [default: found out]
+    #[arg(long, value_name = "NAME")]
+    pub column: Option<String>,
+
+    /// Addresses verified at once [default: the setting worker_concurrency]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub concurrency: Option<u32>,
+
+    /// Who verifies [default: the setting provider]
+    #[arg(long, value_enum)]
+    pub provider: Option<ProviderArg>,
+
+    /// Exit with 1 when an address has one of these statuses (commas): undeliverable, risky,
+    /// unknown, deliverable
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    pub fail_on: Vec<Status>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResultsFormat {
+    /// The list's own rows with our columns
+    Csv,
+    /// One JSON object per distinct address
+    Ndjson,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    /// Separated by commas, semicolons, tabs or |
+    Csv,
+    /// Separated by tabs
+    Tsv,
+    /// One address a line
+    Text,
+    /// Per line a JSON string, or an object with `email`
+    Ndjson,
+    /// One object with `emails`
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ProviderArg {
+    /// Asks DNS and mail servers
+    Smtp,
+    /// Asks another service
+    Http,
+    /// Makes verdicts up
+    Sandbox,
+}
+
+impl ResultsFormat {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ResultsFormat::Csv => "csv",
+            ResultsFormat::Ndjson => "ndjson",
+        }
+    }
+}
+
+impl From<ProviderArg> for ProviderKind {
+    fn from(provider: ProviderArg) -> Self {
+        match provider {
+            ProviderArg::Smtp => ProviderKind::Smtp,
+            ProviderArg::Http => ProviderKind::Http,
+            ProviderArg::Sandbox => ProviderKind::Sandbox,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Addresses set aside: their mail server said "later".
+//!
+//! A row of `deferrals` is one of them, with the attempts so far and when it is due; it goes when
+//! its batch is done or its task is cancelled. Nothing is held for it meanwhile. A batch that has
+//! nothing else to do is in state `waiting` until [`Store::wake`] queues it again; the worker that
+//! set it aside comes first, as greylisting mail servers remember where a question came from.
+
+use super::{Result, Store, Tx, expect_rows, on, read};
+use crate::domain::batch::{BatchRef, Deferral, Step};
+use crate::domain::clock::Millis;
+use crate::domain::id::TaskId;
+
+impl Store {
+    /// Queues batches that have waited long enough: those set aside by a worker that sends from
+    /// `source`, and anybody's that were due before `anyones`. Returns those to be sent.
+    pub async fn wake(
+        &self,
+        source: &str,
+        anyones: Millis,
+        limit: i64,
+        resend_at: Millis,
+        now: Millis,
+    ) -> Result<Vec<BatchRef>> {
+        const FIND: &str = "SELECT b.task_id, b.no FROM batches b JOIN tasks t ON t.id = b.task_id
+            WHERE b.state = 5 AND b.due_at <= $1 AND (b.source = $2 OR b.due_at < $3)
+              AND t.status IN ('queued', 'running')
+            ORDER BY b.due_at LIMIT $4";
+        const TAKE: &str = "UPDATE batches SET state = 1, due_at = $3
+            WHERE task_id = $1 AND no = $2 AND state = 5";
+        let due: Vec<(TaskId, i32)> = read!(self, c => sqlx::query_as(FIND)
+            .bind(now).bind(source).bind(anyones).bind(limit).fetch_all(c).await)?;
+        let mut woken = Vec::new();
+        for (task, no) in due {
+            let mut tx = self.begin().await?;
+            let rows = on!(&mut tx, c => sqlx::query(TAKE).bind(task).bind(no).bind(resend_at)
+                .execute(c).await.map(|r| r.rows_affected()))?;
+            tx.commit().await?;
+            // None: cancelled, or woken by another sweeper meanwhile.
+            if rows == 1 {
+                woken.push(BatchRef { task, no });
+            }
+        }
+        Ok(woken)
+    }
+
+    /// How many addresses of a task are set aside, and when the first of them is due.
+    pub async fn set_aside(&self, task: TaskId) -> Result<(i64, Option<Millis>)> {
+        const SQL: &str = "SELECT count(*), MIN(d.due_at) FROM deferrals d WHERE d.task_id = $1
+            AND NOT EXISTS (SELECT 1 FROM results r WHERE r.task_id = $1 AND r.seq = d.seq)";
+        Ok(read!(self, c => sqlx::query_as(SQL).bind(task).fetch_one(c).await)?)
+    }
+}
+
+/// What is set aside of a batch, by `seq`.
+pub(super) async fn of_batch(tx: &mut Tx, batch: BatchRef) -> Result<Vec<Deferral>> {
+    const SQL: &str = "SELECT seq, attempts, due_at FROM deferrals
+        WHERE task_id = $1 AND no = $2 ORDER BY seq";
+    let rows: Vec<(i64, i16, i64)> = on!(tx, c => sqlx::query_as(SQL)
+        .bind(batch.task).bind(batch.no).fetch_all(c).await)?;
+    Ok(rows.into_iter().map(|(seq, attempts, due_at)| Deferral { seq, attempts, due_at }).collect())
+}
+
+/// Writes what steps set aside.
+pub(super) async fn set_aside(tx: &mut Tx, steps: &[&Step]) -> Result<()> {
+    const PG: &str = "INSERT INTO deferrals (task_id, no, seq, attempts, due_at)
+        SELECT * FROM UNNEST($1::UUID[], $2::INTEGER[], $3::BIGINT[], $4::SMALLINT[], $5::BIGINT[])
+        ON CONFLICT (task_id, no, seq)
+            DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at";
+    const LITE: &str = "INSERT INTO deferrals (task_id, no, seq, attempts, due_at)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (task_id, no, seq)
+            DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at";
+    let all: Vec<(BatchRef, Deferral)> =
+        steps.iter().flat_map(|s| s.deferrals.iter().map(|d| (s.batch, *d))).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let rows = match tx {
+        // One round trip, however many.
+        Tx::Pg(tx) => sqlx::query(PG)
+            .bind(all.iter().map(|(batch, _)| batch.task.0).collect::<Vec<_>>())
+            .bind(all.iter().map(|(batch, _)| batch.no).collect::<Vec<_>>())
+            .bind(all.iter().map(|(_, one)| one.seq).collect::<Vec<_>>())
+            .bind(all.iter().map(|(_, one)| one.attempts).collect::<Vec<_>>())
+            .bind(all.iter().map(|(_, one)| one.due_at).collect::<Vec<_>>())
+            .execute(&mut **tx)
+            .await?
+            .rows_affected(),
+        Tx::Lite(tx) => {
+            let mut rows = 0;
+            for (batch, one) in &all {
+                rows += sqlx::query(LITE)
+                    .bind(batch.task)
+                    .bind(batch.no)
+                    .bind(one.seq)
+                    .bind(one.attempts)
+                    .bind(one.due_at)
+                    .execute(&mut **tx)
+                    .await?
+                    .rows_affected();
+            }
+            rows
+        }
+    };
+    expect_rows("set aside", rows, all.len() as u64)
+}
+
+/// Forgets what was set aside of a batch that is done.
+pub(super) async fn forget_batch(tx: &mut Tx, batch: BatchRef) -> Result<()> {
+    const SQL: &str = "DELETE FROM deferrals WHERE task_id = $1 AND no = $2";
+    on!(tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no).execute(c).await.map(|_| ()))?;
+    Ok(())
+}
+
+/// Forgets what was set aside of a task that is cancelled.
+pub(super) async fn forget_task(tx: &mut Tx, task: TaskId) -> Result<()> {
+    const SQL: &str = "DELETE FROM deferrals WHERE task_id = $1";
+    on!(tx, c => sqlx::query(SQL).bind(task).execute(c).await.map(|_| ()))?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! Hosts that share one pace: who may use them at once, and their connections that wait for the next
+//! address, whatever its domain, as one host serves many domains.
+//!
+//! Invariants:
+//! - connections to a group ≤ permits, but for those that are saying goodbye: a session is opened only
+//!   by the holder of a permit, which first closes idle ones that would be one too many;
+//! - an idle session is closed with QUIT after [`Limits::idle`]; the task that does so ends when
+//!   none are left;
+//! - a session with a fault never comes back.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use super::pace::{Pace, Place, PutOff};
+use super::pool::{Host, Limits, Several};
+use super::session::Session;
+use super::walk::Budget;
+
+/// How far back in the idle sessions one of the same domain is looked for.
+const LOOK_BACK: usize = 32;
+/// How long a server may take to answer QUIT.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct Group {
+    permits: Semaphore,
+    connections: usize,
+    limits: Limits,
+    idle: Mutex<Idle>,
+    returned: Notify,
+    /// `None`: as fast as they answer.
+    pace: Option<Pace>,
+}
+
+#[derive(Default)]
+struct Idle {
+    sessions: Vec<Waiting>,
+    reaping: bool,
+}
+
+struct Waiting {
+    until: Instant,
+    address: SocketAddr,
+    session: Session,
+}
+
+/// One's turn at a group; the next one's when dropped.
+pub struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
+    _place: Option<Place<'a>>,
+}
+
+impl Group {
+    /// At most `connections` at once, at `pace`.
+    pub fn new(connections: usize, limits: Limits, pace: Option<Pace>) -> Self {
+        let connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            permits: Semaphore::new(connections),
+            connections,
+            limits,
+            idle: Mutex::default(),
+            returned: Notify::new(),
+            pace,
+        }
+    }
+
+    /// Waits for the turn to name a recipient, as long as there is patience.
+    pub async fn turn(&self, patience: &mut Budget) -> Result<Turn<'_>, PutOff> {
+        let place = self.pace.as_ref().map(Pace::enter).transpose()?;
+        let Some(Ok(permit)) = patience.run(self.permits.acquire()).await else {
+            return Err(self.put_off());
+        };
+        if let Some(pace) = &self.pace {
+            pace.not_left_alone()?;
+            if patience.run(pace.recipient()).await.is_none() {
+                return Err(pace.put_off());
+            }
+            pace.not_left_alone()?;
+        }
+        Ok(Turn { _permit: permit, _place: place })
+    }
+
+    /// Waits until one whose turn it is may name another recipient.
+    pub async fn another_recipient(&self) {
+        if let Some(pace) = &self.pace {
+            pace.another_recipient().await;
+        }
+    }
+
+    /// An idle session at `address`, one of `domain` if there is one near; or `None` when a new one
+    /// may be opened, which has to be done if it must be a `fresh` one.
+    pub async fn session(
+        &self,
+        address: SocketAddr,
+        domain: &str,
+        fresh: bool,
+        patience: &mut Budget,
+    ) -> Result<Option<Session>, PutOff> {
+        if !fresh && let Some(session) = self.take(address, domain) {
+            return Ok(Some(session));
+        }
+        if let Some(pace) = &self.pace {
+            let either = async {
+                tokio::select! {
+                    biased;
+                    session = self.returned(address, domain), if !fresh => Some(session),
+                    () = pace.connection() => None,
+                }
+            };
+            match patience.run(either).await {
+                Some(None) => {}
+                Some(session) => return Ok(session),
+                None => return Err(pace.put_off()),
+            }
+        }
+        self.make_room();
+        Ok(None)
+    }
+
+    /// Waits until one who has a session already may open another.
+    pub async fn another_connection(&self) {
+        if let Some(pace) = &self.pace {
+            pace.another_connection().await;
+        }
+        self.make_room();
+    }
+
+    /// Keeps `session` for the next address, or says goodbye to it.
+    pub fn give_back(self: &Arc<Self>, host: &Host, session: Session) {
+        let spent = session.recipients() >= self.limits.recipients;
+        if spent || host.several() == Several::FirstOnly {
+            return dismiss(session);
+        }
+        let (until, address) = (Instant::now() + self.limits.idle, host.address);
+        let mut idle = self.idle();
+        idle.sessions.push(Waiting { until, address, session });
+        if !idle.reaping {
+            idle.reaping = true;
+            tokio::spawn(reap(Arc::clone(self)));
+        }
+        drop(idle);
+        self.returned.notify_one();
+    }
+
+    /// The host said that we are too much for it.
+    pub fn refused(&self) {
+        if let Some(pace) = &self.pace {
+            pace.refused();
+        }
+    }
+
+    /// The host answered.
+    pub fn answered(&self) {
+        if let Some(pace) = &self.pace {
+            pace.answered();
+        }
+    }
+
+    /// For one who has waited in vain.
+    pub fn put_off(&self) -> PutOff {
+        self.pace.as_ref().map_or(PutOff::Busy, Pace::put_off)
+    }
+
+    fn take(&self, address: SocketAddr, domain: &str) -> Option<Session> {
+        let mut idle = self.idle();
+        let recent = idle.sessions.len().saturating_sub(LOOK_BACK);
+        let same = |w: &Waiting| w.address == address && w.session.is_for(domain);
+        let at = match idle.sessions[recent..].iter().rposition(same) {
+            Some(at) => recent + at,
+            None => idle.sessions.iter().rposition(|w| w.address == address)?,
+        };
+        Some(idle.sessions.remove(at).session)
+    }
+
+    /// Waits for a session that somebody gives back.
+    async fn returned(&self, address: SocketAddr, domain: &str) -> Session {
+        loop {
+            let returned = self.returned.notified();
+            if let Some(session) = self.take(address, domain) {
+                return session;
+            }
+            returned.await;
+        }
+    }
+
+    /// Closes the oldest idle sessions, so that those in use and one more are not too many.
+    fn make_room(&self) {
+        let in_use = self.connections - self.permits.available_permits().min(self.connections);
+        let mut idle = self.idle();
+        let surplus = (idle.sessions.len() + in_use).saturating_sub(self.connections);
+        let surplus = surplus.min(idle.sessions.len());
+        idle.sessions.drain(..surplus).for_each(|waiting| dismiss(waiting.session));
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes out what has waited too long. The time to look again; `None` when none are left.
+    fn expired(&self) -> (Vec<Session>, Option<Instant>) {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        // Oldest first, as sessions are pushed at the end with the same patience.
+        let count = idle.sessions.partition_point(|waiting| waiting.until <= now);
+        let expired = idle.sessions.drain(..count).map(|waiting| waiting.session).collect();
+        let next = idle.sessions.first().map(|waiting| waiting.until);
+        idle.reaping = next.is_some();
+        (expired, next)
+    }
+}
+
+/// Says goodbye to `session` without waiting for the answer.
+pub fn dismiss(session: Session) {
+    tokio::spawn(session.quit(GOODBYE));
+}
+
+async fn reap(group: Arc<Group>) {
+    let mut next = Instant::now() + group.limits.idle;
+    loop {
+        tokio::time::sleep_until(next).await;
+        let (expired, again) = group.expired();
+        expired.into_iter().for_each(dismiss);
+        match again {
+            Some(at) => next = at,
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! How fast mail hosts are asked, and what becomes of an address whose turn does not come.
+//!
+//! Data: hosts form *groups*. A big provider's hosts (by the end of their names) are one; any other
+//! host is its own, by its address, as many domains' names lead to one machine. A group's [`Pace`] is
+//! two budgets (recipients and connections in a minute, see [`Pacer`]), the *crowd* of those who wait
+//! for their turn or have it, a *back-off* after the host asked for one, and what was *promised* to
+//! those who were put off.
+//!
+//! Invariants:
+//! - every RCPT TO and every new connection has taken a cell of its group's budget before;
+//! - the crowd is at most [`CROWD`] times the group's connections, and one while the host has refused
+//!   us and not answered since: a host whose pace is used up cannot fill a worker;
+//! - who is put off was not asked, and is told when its turn comes: promises are given out at the
+//!   pace itself, so those put off come back one by one;
+//! - a host that keeps refusing is in the end answered for without being asked, so every address
+//!   comes to an end.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use listmill_shared::domain::clock::{Clock, Millis};
+use listmill_shared::queue::pace::{Budget, Pacer, Rate};
+use tokio::sync::Mutex as Line;
+
+/// How many times its connections may wait for a group's turn or have it.
+const CROWD: usize = 2;
+/// How long a host that refused us is left alone, the first time, the second, and from then on.
+const BACK_OFF: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
+/// Bounds of a promise: soon enough to notice that the host is free again, late enough not to pester.
+const SOONEST: Millis = 1_000;
+const LATEST: Millis = 600_000;
+
+/// When those come again who found every connection in use.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How fast one group may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Recipients named in a minute.
+    pub recipients_per_minute: u32,
+    /// Connections opened in a minute.
+    pub connections_per_minute: u32,
+    /// Connections of this process at once.
+    pub connections: usize,
+}
+
+/// Hosts that share one pace.
+#[derive(Debug, Clone)]
+pub struct Together {
+    /// What the group is called.
+    pub name: String,
+    /// Ends of its hosts' names.
+    pub hosts: Vec<String>,
+    /// How fast.
+    pub figures: Figures,
+}
+
+/// Every group's figures.
+#[derive(Debug, Clone)]
+pub struct Figured {
+    /// Of a host that is in no group.
+    pub usual: Figures,
+    /// Big providers.
+    pub together: Vec<Together>,
+}
+
+impl Figured {
+    /// The group that the mail host `name` at `ip` belongs to.
+    pub fn group(&self, name: &str, ip: IpAddr) -> (Arc<str>, Figures) {
+        let fits = |end: &str| {
+            let end = end.trim_matches('.');
+            let before = name.len().checked_sub(end.len()).filter(|at| name.is_char_boundary(*at));
+            before.is_some_and(|at| {
+                name[at..].eq_ignore_ascii_case(end) && (at == 0 || name[..at].ends_with('.'))
+            })
+        };
+        let longest = self
+            .together
+            .iter()
+            .flat_map(|group| group.hosts.iter().map(move |end| (end, group)))
+            .filter(|(end, _)| fits(end))
+            .max_by_key(|(end, _)| end.len());
+        match longest {
+            Some((_, group)) => (group.name.as_str().into(), group.figures),
+            None => (ip.to_string().into(), self.usual),
+        }
+    }
+}
+
+/// Why nobody was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOff {
+    /// Our pace: the turn comes after this long.
+    Paced(Duration),
+    /// Every connection is in use, where nothing is paced.
+    Busy,
+    /// The host wants to be left alone: as long as this, or it has said so too often to be waited for.
+    LeftAlone(Option<Duration>),
+}
+
+impl PutOff {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            PutOff::Paced(_) => "not asked yet: the mail host's pace is used up",
+            PutOff::Busy => "not asked yet: every connection to the mail host is in use",
+            PutOff::LeftAlone(_) => "not asked: the mail host wants to be left alone for a while",
+        }
+    }
+
+    /// When to come again, if that is known.
+    pub fn again_in(self) -> Option<Duration> {
+        match self {
+            PutOff::Paced(wait) => Some(wait),
+            PutOff::Busy => Some(BUSY),
+            PutOff::LeftAlone(wait) => wait,
+        }
+    }
+
+    /// For metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            PutOff::Paced(_) => "pace",
+            PutOff::Busy => "busy",
+            PutOff::LeftAlone(_) => "back_off",
+        }
+    }
+}
+
+/// One group's pace.
+pub struct Pace {
+    pacer: Arc<Pacer>,
+    clock: Clock,
+    recipients: Paced,
+    connections: Paced,
+    interval_ms: Millis,
+    crowd: AtomicUsize,
+    most: usize,
+    back_off: Mutex<BackOff>,
+    /// Turns are promised up to this time.
+    promised: AtomicI64,
+}
+
+/// A budget, and who is next for it.
+struct Paced {
+    budget: Budget,
+    line: Line<()>,
+}
+
+#[derive(Default)]
+struct BackOff {
+    /// Refusals after a rest, without an answer in between.
+    refusals: usize,
+    until: Millis,
+}
+
+/// A place in the crowd; free again when dropped.
+pub struct Place<'a>(&'a Pace);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.crowd.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pace {
+    /// The pace of the group called `name`.
+    pub fn new(name: &str, figures: Figures, pacer: &Arc<Pacer>, clock: &Clock) -> Self {
+        let paced = |what: &str, per_minute: u32| Paced {
+            budget: pacer.budget(&format!("{what}:{name}"), Rate::of(per_minute)),
+            line: Line::new(()),
+        };
+        Self {
+            recipients: paced("recipients", figures.recipients_per_minute),
+            connections: paced("connections", figures.connections_per_minute),
+            interval_ms: Rate::of(figures.recipients_per_minute).interval_ms().ceil() as Millis,
+            pacer: Arc::clone(pacer),
+            clock: clock.clone(),
+            crowd: AtomicUsize::new(0),
+            most: figures.connections.max(1).saturating_mul(CROWD),
+            back_off: Mutex::default(),
+            promised: AtomicI64::new(0),
+        }
+    }
+
+    /// Joins the crowd.
+    pub fn enter(&self) -> Result<Place<'_>, PutOff> {
+        self.not_left_alone()?;
+        let most = if self.back_off().refusals > 0 { 1 } else { self.most };
+        let joined = self.crowd.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |crowd| {
+            (crowd < most).then_some(crowd + 1)
+        });
+        joined.map(|_| Place(self)).map_err(|_| self.put_off())
+    }
+
+    /// Does the host want to be left alone?
+    pub fn not_left_alone(&self) -> Result<(), PutOff> {
+        let back_off = self.back_off();
+        let left = back_off.until - self.clock.now();
+        if left <= 0 {
+            return Ok(());
+        }
+        // Refused again after every rest: what it says holds for all, or nobody would ever be done.
+        let again = back_off.refusals < BACK_OFF.len();
+        Err(PutOff::LeftAlone(again.then(|| Duration::from_millis(left.unsigned_abs()))))
+    }
+
+    /// Waits for the turn to name a recipient.
+    pub async fn recipient(&self) {
+        let _next = self.recipients.line.lock().await;
+        self.another_recipient().await;
+    }
+
+    /// The same for one who stood in line already.
+    pub async fn another_recipient(&self) {
+        self.take(&self.recipients.budget).await;
+    }
+
+    /// Waits for the turn to open a connection.
+    pub async fn connection(&self) {
+        let _next = self.connections.line.lock().await;
+        self.another_connection().await;
+    }
+
+    /// The same for one who stood in line already.
+    pub async fn another_connection(&self) {
+        self.take(&self.connections.budget).await;
+    }
+
+    async fn take(&self, budget: &Budget) {
+        while let Err(wait) = self.pacer.take(budget).await {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Promises a turn later.
+    pub fn put_off(&self) -> PutOff {
+        let now = self.clock.now();
+        let crowd = Millis::try_from(self.crowd.load(Ordering::Relaxed)).unwrap_or(Millis::MAX);
+        let first = now.saturating_add(crowd.saturating_mul(self.interval_ms)).max(now + SOONEST);
+        let promise = |before: Millis| {
+            before.max(first).saturating_add(self.interval_ms).min(now.saturating_add(LATEST))
+        };
+        let before = self
+            .promised
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(promise(before)));
+        let turn = promise(before.unwrap_or_default());
+        PutOff::Paced(Duration::from_millis((turn - now).max(SOONEST).unsigned_abs()))
+    }
+
+    /// The host said that we are too much for it.
+    pub fn refused(&self) {
+        let now = self.clock.now();
+        let mut back_off = self.back_off();
+        // Several at once are one refusal.
+        if now >= back_off.until {
+            let rest = BACK_OFF[back_off.refusals.min(BACK_OFF.len() - 1)];
+            back_off.refusals = (back_off.refusals + 1).min(BACK_OFF.len());
+            back_off.until = now + Millis::try_from(rest.as_millis()).unwrap_or(LATEST);
+        }
+    }
+
+    /// The host answered. While it is left alone, that is one who was asked before.
+    pub fn answered(&self) {
+        let mut back_off = self.back_off();
+        if self.clock.now() >= back_off.until {
+            *back_off = BackOff::default();
+        }
+    }
+
+    fn back_off(&self) -> MutexGuard<'_, BackOff> {
+        self.back_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIGURES: Figures =
+        Figures { recipients_per_minute: 60, connections_per_minute: 60, connections: 2 };
+
+    fn pace() -> (Pace, Clock) {
+        let clock = Clock::manual(1_700_000_000_000);
+        let pacer = Arc::new(Pacer::new(None, clock.clone()));
+        (Pace::new("a", FIGURES, &pacer, &clock), clock)
+    }
+
+    #[test]
+    fn the_longest_end_of_the_name_decides() {
+        let together = |name: &str, end: &str| Together {
+            name: name.into(),
+            hosts: vec![end.into()],
+            figures: FIGURES,
+        };
+        let figured = Figured {
+            usual: FIGURES,
+            together: vec![
+                together("business", "outlook.com"),
+                together("home", ".olc.outlook.com"),
+                together("search", "google.com"),
+            ],
+        };
+        let ip = "192.0.2.7".parse().unwrap();
+        for (host, group) in [
+            ("aspmx.l.google.com", "search"),
+            ("ALT1.Google.Com", "search"),
+            ("google.com", "search"),
+            ("notgoogle.com", "192.0.2.7"),
+            ("google.com.example", "192.0.2.7"),
+            ("a-example.mail.outlook.com", "business"),
+            ("outlook-com.olc.outlook.com", "home"),
+            ("", "192.0.2.7"),
+            ("ü.example", "192.0.2.7"),
+        ] {
+            assert_eq!(&*figured.group(host, ip).0, group, "{host}");
+        }
+    }
+
+    #[test]
+    fn those_put_off_come_back_at_the_pace() {
+        let (pace, clock) = pace();
+        let places: Vec<_> = (0..4).map(|_| pace.enter().ok().unwrap()).collect();
+        let promises: Vec<u64> = (0..3)
+            .map(|_| match pace.enter() {
+                Err(PutOff::Paced(wait)) => wait.as_secs(),
+                _ => panic!("the crowd is full"),
+            })
+            .collect();
+        assert_eq!(promises, [5, 6, 7]);
+        clock.advance(6_000);
+        drop(places);
+        assert!(pace.enter().is_ok());
+        assert_eq!(pace.put_off(), PutOff::Paced(Duration::from_secs(2)));
+        let last = (0..10_000).map(|_| pace.put_off()).last().unwrap();
+        assert_eq!(last, PutOff::Paced(Duration::from_millis(600_000)));
+    }
+
+    #[test]
+    fn a_refusal_is_answered_by_longer_and_longer_rests() {
+        let (pace, clock) = pace();
+        let rest = |ms| Err(PutOff::LeftAlone(Some(Duration::from_millis(ms))));
+        pace.refused();
+        // Those who were under way say nothing new, neither way.
+        pace.refused();
+        pace.answered();
+        assert_eq!(pace.not_left_alone(), rest(5_000));
+        clock.advance(5_000);
+        assert_eq!(pace.not_left_alone(), Ok(()));
+        let first = pace.enter().ok().unwrap();
+        assert!(matches!(pace.enter(), Err(PutOff::Paced(_))), "one at a time");
+        pace.refused();
+        drop(first);
+        assert_eq!(pace.not_left_alone(), rest(15_000));
+        for _ in 0..3 {
+            clock.advance(60_000);
+            assert_eq!(pace.not_left_alone(), Ok(()));
+            pace.refused();
+            assert_eq!(pace.not_left_alone(), Err(PutOff::LeftAlone(None)));
+        }
+        clock.advance(60_000);
+        pace.answered();
+        pace.refused();
+        assert_eq!(pace.not_left_alone(), rest(5_000));
+    }
+}
