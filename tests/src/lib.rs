@@ -5,6 +5,7 @@
 //! - [`scratch`]: one temporary folder per test process, and the watchdog that removes it
 //! - [`process::Process`]: a child that can be signalled, restarted and measured
 //! - [`postgres::Postgres`], [`redis::Redis`]: private servers on free ports
+//! - [`postfix::Postfix`], [`postgrey::Postgrey`], [`nsd::Nsd`]: likewise, the world that is asked
 //! - [`deployment::Deployment`]: a running product in one of two [`Size`]s
 //! - [`client::Client`]: the API as a holder of one key sees it
 //!
@@ -25,9 +26,12 @@ pub mod deployment;
 pub mod events;
 pub mod lists;
 pub mod metrics;
+pub mod nsd;
 pub mod poll;
 pub mod ports;
+pub mod postfix;
 pub mod postgres;
+pub mod postgrey;
 pub mod process;
 pub mod random;
 pub mod redis;

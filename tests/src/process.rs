@@ -144,6 +144,20 @@ impl Process {
         }
     }
 
+    /// SIGTERM, a moment to end its children, then SIGKILL.
+    pub fn end_politely(&mut self) {
+        if self.is_expected_up() && self.ended().is_none() {
+            self.signal("TERM");
+            for _ in 0..200 {
+                if self.ended().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        self.kill9();
+    }
+
     /// Waits for the end that a signal (or a refusal) brings.
     pub async fn wait_end(&mut self, limit: Duration) -> ExitStatus {
         let start = Instant::now();

@@ -1,14 +1,19 @@
 //! The engine inside the product: a list is submitted, mail servers are asked, credits follow.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use listmill_tests::{Setup, Size, for_each_size};
+use listmill_tests::{Setup, Size, Weight, eventually, for_each_size};
 
-use super::server::{Script, say};
+use super::server::{Act, Script, say};
 use super::world::World;
 
-for_each_size!(a_list_is_verified_by_asking, a_host_is_asked_at_its_pace);
+for_each_size!(
+    a_list_is_verified_by_asking,
+    a_host_is_asked_at_its_pace,
+    cancel_drops_open_probes_at_once
+);
 
 async fn a_list_is_verified_by_asking(size: Size) {
     let world = World::new().await;
@@ -82,5 +87,43 @@ async fn a_host_is_asked_at_its_pace(size: Size) {
     // Twelve at once, then two a second, however many processes ask.
     assert!(started.elapsed() > Duration::from_secs(8), "{:?}", started.elapsed());
     assert_eq!((mx.recipients().len(), task.credits.charged), (30, 30));
+    app.finish().await;
+}
+
+/// The mail server says nothing for longer than the test lasts: only the cancel ends its connections.
+async fn cancel_drops_open_probes_at_once(size: Size) {
+    let world = World::new().await;
+    let hang = Script::new(|_| vec![Act::Hang]);
+    let mx = world.mail("silent.test", "127.0.0.1", hang).await;
+    let setup = Setup::new(size.with(1, 2)).env("LISTMILL_PROVIDER", "smtp");
+    let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
+    let setup = setup.env("LISTMILL_SMTP_PORT", world.port.to_string());
+    let setup = setup.env("LISTMILL_SMTP_TIMEOUT", "300s").env("LISTMILL_PACE", "off");
+    let setup = setup.env("LISTMILL_BATCH_SIZE", "20").weight(Weight::Heavy);
+    let app = setup.start().await;
+    let customer = app.customer(100).await;
+    let client = &customer.client;
+    let people: Vec<String> = (0..100).map(|i| format!("known{i}@silent.test")).collect();
+    let id = client.submit(&people).await.id;
+    let counts = &mx.counts;
+    eventually("probes wait for an answer", Duration::from_secs(20), || async {
+        let asked = counts.recipients.lock().unwrap().len();
+        (counts.open.load(SeqCst) >= 10 && asked >= 10).then_some(())
+    })
+    .await;
+    client.cancel(&id).await;
+    eventually("every connection is closed", Duration::from_secs(1), || async {
+        (counts.open.load(SeqCst) == 0).then_some(())
+    })
+    .await;
+    let asked = counts.recipients.lock().unwrap().len();
+    let task = client.task(&id).await;
+    assert_eq!((task.status.as_str(), task.counts.processed), ("cancelled", 0));
+    assert_eq!((task.credits.held, task.credits.charged), (0, 0));
+    assert_eq!(client.balance().await, customer.granted);
+    // The workers go on, and ask nothing more of what was cancelled.
+    let next = client.submit(&["kate@nowhere.test"]).await.id;
+    client.wait_completed(&next).await;
+    assert_eq!(counts.recipients.lock().unwrap().len(), asked);
     app.finish().await;
 }

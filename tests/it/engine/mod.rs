@@ -1,6 +1,8 @@
-//! The engine against scripted mail servers and a zone of its own, all on loopback.
+//! The engine against scripted mail servers and a zone of its own, and against real servers; all on
+//! loopback.
 
 mod breaker;
+mod corpus;
 mod deployment;
 mod facts;
 mod hostile;
@@ -10,6 +12,7 @@ mod names;
 mod network;
 mod pace;
 pub mod server;
+mod servers;
 mod sessions;
 pub mod world;
 pub mod zone;

@@ -87,6 +87,11 @@ impl Parser {
         self.input.extend_from_slice(bytes);
     }
 
+    /// Octets held: input, and the lines of a reply that is not complete yet.
+    pub fn held(&self) -> usize {
+        self.input.len() + self.partial.as_ref().map_or(0, |(_, text)| text.len())
+    }
+
     /// Forgets everything that was not asked for yet. What came in clear text before a TLS
     /// handshake must not be taken for what was said under it (RFC 3207, 6; CVE-2011-0411).
     pub fn clear(&mut self) {
