@@ -160,4 +160,6 @@ fn record(steps: &[Step], started: Instant) {
     ] {
         metrics::counter!("listmill_addresses_total", "status" => status).increment(count as u64);
     }
+    let aside: usize = steps.iter().map(|step| step.deferrals.len()).sum();
+    metrics::counter!("listmill_set_aside_total").increment(aside as u64);
 }
