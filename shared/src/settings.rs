@@ -73,6 +73,8 @@ pub struct Settings {
     pub http_key: Secret,
     pub http_header: Secret,
     pub http_body: Secret,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub http_ca_file: Option<String>,
     pub http_map: String,
     pub http_fields: String,
     #[serde(deserialize_with = "duration")]

@@ -1,6 +1,7 @@
 //! The http provider against scripted services on loopback.
 
 mod deployment;
+mod encrypted;
 mod manners;
 mod server;
 mod services;

@@ -14,6 +14,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use listmill_tests::eventually;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A request as the service sees it.
@@ -74,15 +75,32 @@ impl Drop for Open {
 
 pub struct Upstream {
     pub address: SocketAddr,
+    scheme: &'static str,
     counts: Arc<Counts>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Upstream {
     pub async fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        Self::serve(script, None).await
+    }
+
+    /// The same over TLS.
+    pub async fn encrypted(
+        script: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+        tls: TlsAcceptor,
+    ) -> Self {
+        Self::serve(script, Some(tls)).await
+    }
+
+    async fn serve(
+        script: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (counts, script) = (Arc::new(Counts::default()), Arc::new(script));
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = counts.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -92,15 +110,24 @@ impl Upstream {
                     let (counts, script) = (counts.clone(), script.clone());
                     async move { answer(request, counts, &*script).await }
                 });
-                let http = hyper::server::conn::http1::Builder::new();
-                connections.spawn(http.serve_connection(TokioIo::new(stream), service));
+                let tls = tls.clone();
+                connections.spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    match tls {
+                        None => http.serve_connection(TokioIo::new(stream), service).await.ok(),
+                        Some(tls) => {
+                            let stream = tls.accept(stream).await.ok()?;
+                            http.serve_connection(TokioIo::new(stream), service).await.ok()
+                        }
+                    }
+                });
             }
         });
-        Self { address, counts, _task: AbortOnDropHandle::new(task) }
+        Self { address, scheme, counts, _task: AbortOnDropHandle::new(task) }
     }
 
     pub fn base(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// What was asked about addresses; probes are not counted.

@@ -26,6 +26,7 @@ pub fn config(base: &str) -> Config {
         key: "".into(),
         header: "".into(),
         body: "".into(),
+        ca_file: None,
         map: "/status valid = accepted\n/status gone = mailbox_not_found\n/error * = down".into(),
         fields: String::new(),
         timeout: Duration::from_secs(5),

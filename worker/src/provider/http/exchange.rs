@@ -62,20 +62,21 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// GETs `url`, or POSTs `body` to it.
+    /// GETs `url`, or POSTs `body` to it; `tls` says who is trusted.
     pub fn new(
         url: Template,
         headers: HeaderMap,
         body: Option<Template>,
         timeout: Duration,
+        tls: rustls::ClientConfig,
         clock: Clock,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout));
         let https = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -83,7 +84,7 @@ impl Exchange {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(https);
-        Ok(Self { client, url, headers, body, timeout, clock })
+        Self { client, url, headers, body, timeout, clock }
     }
 
     /// Asks about one address.

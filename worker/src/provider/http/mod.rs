@@ -22,6 +22,7 @@ mod reader;
 mod secrets;
 mod setup;
 mod template;
+mod trust;
 mod watch;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Settings of the http provider, checked once, at the start.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
@@ -12,6 +13,7 @@ use super::mapping::{MapError, Mapping};
 use super::reader::Reader;
 use super::secrets::Secrets;
 use super::template::{self, Template};
+use super::trust::{TrustError, trust};
 
 /// How often a service that is down is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_secs(30);
@@ -31,6 +33,8 @@ pub struct Config {
     pub header: Secret,
     /// JSON to POST, with places; empty = GET.
     pub body: Secret,
+    /// PEM file of further authorities to trust.
+    pub ca_file: Option<PathBuf>,
     /// What answers mean.
     pub map: String,
     /// What else they tell.
@@ -56,6 +60,7 @@ impl From<&Settings> for Config {
             key: settings.http_key.clone(),
             header: settings.http_header.clone(),
             body: settings.http_body.clone(),
+            ca_file: settings.http_ca_file.as_ref().map(PathBuf::from),
             map: settings.http_map.clone(),
             fields: settings.http_fields.clone(),
             timeout: settings.http_timeout,
@@ -115,8 +120,8 @@ pub enum SetupError {
     #[error(transparent)]
     Map(#[from] MapError),
     /// TLS.
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 impl Config {
@@ -155,7 +160,8 @@ impl Config {
         }
         headers.extend(ours);
         let mapping = Mapping::new(&self.map, &self.fields)?;
-        let exchange = Exchange::new(url, headers, body, self.timeout, clock)?;
+        let exchange =
+            Exchange::new(url, headers, body, self.timeout, trust(self.ca_file.as_deref())?, clock);
         Ok((exchange, Reader::new(mapping, secrets)))
     }
 }

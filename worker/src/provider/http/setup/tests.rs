@@ -8,6 +8,7 @@ fn config() -> Config {
         key: Secret::default(),
         header: Secret::default(),
         body: Secret::default(),
+        ca_file: None,
         map: "/s ok = accepted".into(),
         fields: String::new(),
         timeout: Duration::from_secs(1),
@@ -72,4 +73,15 @@ fn a_service_may_repeat_our_secrets_and_they_are_not_shown() {
     assert!(shown.ends_with("words"), "{shown}");
     let debug = format!("{config:?}");
     assert!(!debug.contains("secret") && !debug.contains(SECRET), "{debug}");
+}
+
+#[test]
+fn a_file_of_authorities_must_hold_some() {
+    let path = std::env::temp_dir().join(format!("listmill-ca-{}", std::process::id()));
+    std::fs::write(&path, "no certificate\n").unwrap();
+    let empty = error(|config| config.ca_file = Some(path.clone()));
+    std::fs::remove_file(&path).unwrap();
+    assert!(empty.contains("no certificate in it"), "{empty}");
+    let absent = error(|config| config.ca_file = Some(path.clone()));
+    assert!(absent.contains("http_ca_file") && absent.contains("listmill-ca"), "{absent}");
 }
