@@ -139,6 +139,7 @@ fn write_settings(folder: &Path, site: &Site) {
         "access",
         &site.access.iter().map(|(who, what)| format!("{who} {what}\n")).collect::<String>(),
     );
+    // All tests come from one address, and at once: no limits on that.
     let mut main = format!(
         "compatibility_level = 3.6\n\
          queue_directory = {shown}/queue\n\
@@ -155,7 +156,9 @@ fn write_settings(folder: &Path, site: &Site) {
          virtual_mailbox_maps = texthash:{shown}/etc/mailboxes\n\
          smtpd_relay_restrictions = reject_unauth_destination\n\
          smtpd_recipient_restrictions = check_recipient_access texthash:{shown}/etc/access\n\
-         smtpd_peername_lookup = no\n",
+         smtpd_peername_lookup = no\n\
+         default_process_limit = 400\n\
+         smtpd_client_connection_count_limit = 0\n",
         domains = site.domains.join(", ")
     );
     if let Some(certificate) = &site.certificate {

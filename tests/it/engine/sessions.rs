@@ -142,3 +142,18 @@ async fn mail_and_rcpt_go_out_together_only_where_that_is_offered() {
         assert_eq!(mx.counts.pipelined.load(SeqCst), pipelined);
     }
 }
+
+#[tokio::test]
+async fn one_question_more_clears_all_rejections_in_doubt() {
+    let world = World::with(|c| c.limits.connections = 4).await;
+    let script = Script::usual().with(|s| s.latency = Duration::from_millis(20));
+    let mx = world.mail("a.test", "127.0.0.1", script).await;
+    // Four sessions with a first recipient each, and nothing to say how they treat a second.
+    join_all(known(4, "a.test").iter().map(|a| world.check(a))).await;
+    assert_eq!(mx.connections(), 4);
+    let nobodies: Vec<String> = (0..12).map(|i| format!("nobody{i}@a.test")).collect();
+    let found = join_all(nobodies.iter().map(|a| world.reason(a))).await;
+    assert!(found.iter().all(|f| *f == (Reason::MailboxNotFound, false)), "{found:?}");
+    let asked = mx.recipients().iter().filter(|r| r.starts_with("nobody")).count();
+    assert_eq!(asked, 12 + 1);
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::queue::pace::Pacer;
 use moka::future::Cache;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::group::Group;
 use super::pace::{Figured, Figures, Pace};
@@ -51,6 +51,7 @@ pub struct Host {
     /// Where it listens.
     pub address: SocketAddr,
     several: watch::Sender<Several>,
+    doubt: Arc<Mutex<()>>,
     /// Learnt from "too many recipients".
     transaction: AtomicU32,
     no_tls_until: AtomicI64,
@@ -115,6 +116,7 @@ impl Host {
         Self {
             address,
             several: watch::Sender::new(Several::Unknown),
+            doubt: Arc::default(),
             transaction: AtomicU32::new(limits.transaction.max(1)),
             no_tls_until: AtomicI64::new(0),
             down_until: AtomicI64::new(0),
@@ -141,6 +143,11 @@ impl Host {
         let mut several = self.several.subscribe();
         let found = several.wait_for(|several| *several != Several::Unknown).await;
         found.map_or(Several::Unknown, |several| *several)
+    }
+
+    /// Whose rejection is in doubt is alone with that, so that one question clears all.
+    pub async fn doubt(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.doubt).lock_owned().await
     }
 
     /// What was seen. A host once found to judge only first recipients stays so.

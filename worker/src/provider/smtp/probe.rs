@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use listmill_shared::domain::verdict::{Reason, Status};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 
 use super::catch_all::CatchAll;
 use super::connection::Connection;
@@ -135,6 +137,7 @@ impl Smtp {
         // Set when only the first recipient of a new session will do.
         let mut fresh = host.several() == Several::FirstOnly;
         let mut doubted: Option<Meaning> = None;
+        let mut doubt = None;
         let mut again = false;
         loop {
             if std::mem::replace(&mut again, true)
@@ -176,7 +179,10 @@ impl Smtp {
                 }
                 continue;
             }
-            if later && is_doubtful(host, &session, meaning) && !others_clear(host, meaning).await {
+            if later
+                && is_doubtful(host, &session, meaning)
+                && !is_cleared(host, meaning, budget, &mut doubt).await
+            {
                 dismiss(session);
                 doubted = Some(meaning);
                 fresh = true;
@@ -365,10 +371,25 @@ fn is_doubtful(host: &Host, session: &Session, meaning: Meaning) -> bool {
 }
 
 /// Does somebody else find out in time that this host judges later recipients like first ones? That
-/// spares it a question.
-async fn others_clear(host: &Host, meaning: Meaning) -> bool {
-    meaning.reason.status() == Status::Undeliverable
-        && tokio::time::timeout(TIME_TO_FIND_OUT, host.found_out()).await == Ok(Several::Sound)
+/// spares it a question. Otherwise the caller asks once more, and keeps `doubt` until it knows: who
+/// doubts after it waits for that.
+async fn is_cleared(
+    host: &Host,
+    meaning: Meaning,
+    budget: &mut Budget,
+    doubt: &mut Option<OwnedMutexGuard<()>>,
+) -> bool {
+    if meaning.reason.status() != Status::Undeliverable {
+        return false;
+    }
+    if doubt.is_none() {
+        *doubt = budget.run(host.doubt()).await;
+    }
+    let found = timeout(TIME_TO_FIND_OUT, host.found_out()).await;
+    if found.is_ok() {
+        *doubt = None;
+    }
+    found == Ok(Several::Sound)
 }
 
 /// Is nobody there? (Running out of sockets, or a proxy's trouble, is not the host's fault.)
