@@ -35,7 +35,7 @@ const AHEAD: usize = 4;
 /// After the grace, what is left has this long to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// Batches set aside that are due and wait for their turn here.
-const LANE: usize = 64;
+const LANE: usize = 256;
 const BACK_OFF: Duration = Duration::from_millis(500);
 
 /// Why the worker could not run.

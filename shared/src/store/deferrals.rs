@@ -31,7 +31,8 @@ impl Store {
             .bind(now).bind(source).bind(anyones).bind(limit).fetch_all(c).await)?;
         let mut woken = Vec::new();
         for (task, no) in due {
-            let mut tx = self.begin().await?;
+            // A crash that undoes it leaves the batch waiting, to be woken again.
+            let mut tx = self.begin_unsynced().await?;
             let rows = on!(&mut tx, c => sqlx::query(TAKE).bind(task).bind(no).bind(resend_at)
                 .execute(c).await.map(|r| r.rows_affected()))?;
             tx.commit().await?;

@@ -12,12 +12,14 @@ use super::world::World;
 
 for_each_size!(the_rest_goes_on_and_later_all_have_a_verdict, a_crash_forgets_none, holds_no_slot);
 
+/// Long enough for all to be asked once by then, whatever else the machine does.
+const GREY: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// For the first 1.5 s, `grey` recipients are told to come later, and `stubborn` ones always.
+/// For the first seconds, `grey` recipients are told to come later, and `stubborn` ones always.
 async fn greylisting(world: &World) -> Server {
     let script = Script::new(|seen| match seen.local {
-        local if local.starts_with("grey") && seen.since_first < Duration::from_millis(1_500) => {
+        local if local.starts_with("grey") && seen.since_first < GREY => {
             say("450 4.2.0 Greylisted, please try again later")
         }
         local if local.starts_with("stubborn") => say("451 4.7.1 Try again later"),
@@ -49,7 +51,7 @@ async fn stands_still(client: &Client, id: &str, processed: u64) -> Task {
 async fn the_rest_goes_on_and_later_all_have_a_verdict(size: Size) {
     let world = World::new().await;
     let _mx = greylisting(&world).await;
-    let app = start(&world, size, "1s,1s,1s").await;
+    let app = start(&world, size, "2s,2s,2s").await;
     let customer = app.customer(1_000).await;
     let client = &customer.client;
     let mut list = addresses(60, 40);
@@ -76,7 +78,7 @@ fn attempts_of(row: &Value) -> (&str, u64) {
 async fn a_crash_forgets_none(size: Size) {
     let world = World::new().await;
     let _mx = greylisting(&world).await;
-    let mut app = start(&world, size, "2s,1s,1s").await;
+    let mut app = start(&world, size, "3s,2s,2s").await;
     let customer = app.customer(1_000).await;
     let client = customer.client.clone().patient();
     let id = client.submit(&addresses(30, 10)).await.id;
