@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hickory_proto::op::ResponseCode;
 use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::verdict::Reason;
 use listmill_worker::provider::smtp::Config;
@@ -119,4 +120,40 @@ async fn a_list_of_dead_domains_is_told_from_a_dead_network_by_a_landmark() {
     assert_eq!(world.reason("known@fine.test").await, (Reason::Accepted, false));
     assert!(works(&world));
     assert!(landmark.commands().is_empty(), "nothing is said to it");
+}
+
+/// One address each of `count` domains that no nameserver can tell anything about.
+async fn ask_unresolved(world: &World, count: u8) {
+    for n in 1..=count {
+        let domain = format!("broken{n}.test");
+        world.zone.fails(&domain, ResponseCode::ServFail);
+        assert_eq!(world.reason(&format!("kate@{domain}")).await, (Reason::NoConnect, true));
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_that_answers_for_nobody_stops_it_until_it_answers() {
+    let world = world(Duration::from_millis(50), |_| {}).await;
+    let mx = world.mail("fine.test", "127.0.0.1", Script::usual()).await;
+    ask_unresolved(&world, 19).await;
+    // It answers: those domains are at fault.
+    assert_eq!(world.reason("kate@missing.test").await.0, Reason::NoDomain);
+    world.clock.advance(10_000);
+    ask_unresolved(&world, 19).await;
+    assert!(works(&world));
+    ask_unresolved(&world, 20).await;
+    let Health::Down { why } = wait_for(&world, false).await else { panic!("it is down") };
+    for word in ["the resolver", "LISTMILL_DNS", "listmill doctor"] {
+        assert!(why.contains(word), "{why}");
+    }
+    let found = world.check("known@fine.test").await.verdict;
+    assert_eq!((found.temporary, found.again_in.is_some()), (true, true), "{found:?}");
+    assert_eq!(mx.connections(), 0);
+    // All of them are known again, if only as not there; nobody asks about anything meanwhile.
+    for n in 1..=20 {
+        world.zone.forget(&format!("broken{n}.test"));
+    }
+    world.clock.advance(10_000);
+    assert_eq!(wait_for(&world, true).await, Health::Working);
+    assert_eq!(world.reason("known@fine.test").await, (Reason::Accepted, false));
 }

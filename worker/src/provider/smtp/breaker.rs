@@ -2,12 +2,15 @@
 //! port 25 blocked, no route, no sockets left, the proxy gone) and every verdict would be `no_connect`.
 //! The breaker says so once, stops asking, and tries by itself until it works again.
 //!
-//! Data: a [`Circuit`] is the failed attempts since the last connection that was made. It is suspect
-//! when there are [`ATTEMPTS`] of them within [`WINDOW`], to [`HOSTS`] addresses and for [`DOMAINS`]
+//! The same for the resolver: one that answers for no domain makes every address temporary.
+//!
+//! Data: a [`Circuit`] is the failed attempts since the last connection that was made (or the last
+//! answer of the resolver). The network's is suspect when there are [`ATTEMPTS`] of them within [`WINDOW`], to [`HOSTS`] addresses and for [`DOMAINS`]
 //! domains at least: one dead domain, however many hosts it names, is never enough. A suspect network
 //! is *tested*: if some *landmark* (a big provider's mail host) can be reached, the list is at fault;
 //! otherwise the breaker opens, and the test is made again from time to time, with one of the hosts
-//! that failed besides, until something can be reached.
+//! that failed besides, until something can be reached. The resolver's is suspect after as many failed
+//! look-ups of as many domains, and tested by looking up landmarks, and one of the domains that failed.
 //!
 //! Invariants:
 //! - any connection that is made, by whomever, closes it and forgets the failures;
@@ -26,7 +29,7 @@ use tokio::sync::watch;
 
 use super::connection::{Setup, reach};
 use super::{Fault, FaultKind};
-use crate::provider::dns::Dns;
+use crate::provider::dns::{Dns, Route};
 
 /// Failed attempts in a row that make the network suspect.
 const ATTEMPTS: usize = 20;
@@ -43,17 +46,39 @@ pub const LANDMARKS: &[&str] = &[
     "mta5.am0.yahoodns.net",
 ];
 
+/// What may be in trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Network,
+    Resolver,
+}
+
 /// An attempt that failed.
 #[derive(Debug, Clone)]
 struct Failed {
     at: Millis,
-    address: SocketAddr,
+    /// The mail host's; the resolver's failures have none.
+    address: Option<SocketAddr>,
     domain: Box<str>,
+}
+
+/// How many hosts and domains failures must have been for.
+#[derive(Debug)]
+struct Bounds {
+    hosts: usize,
+    domains: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { hosts: HOSTS, domains: DOMAINS }
+    }
 }
 
 /// What is known of the network.
 #[derive(Debug, Default)]
 struct Circuit {
+    bounds: Bounds,
     failed: VecDeque<Failed>,
     open: bool,
     /// A test is under way.
@@ -78,12 +103,13 @@ impl Circuit {
         let Some(last) = self.failed.back() else { return false };
         let recent = || self.failed.iter().filter(|f| last.at - f.at <= WINDOW);
         recent().count() >= ATTEMPTS
-            && recent().map(|f| f.address.ip()).collect::<HashSet<_>>().len() >= HOSTS
-            && recent().map(|f| &f.domain).collect::<HashSet<_>>().len() >= DOMAINS
+            && recent().filter_map(|f| f.address).map(|a| a.ip()).collect::<HashSet<_>>().len()
+                >= self.bounds.hosts
+            && recent().map(|f| &f.domain).collect::<HashSet<_>>().len() >= self.bounds.domains
     }
 
-    /// Says whether it was open.
-    fn connected(&mut self) -> bool {
+    /// Something worked. Says whether it was open.
+    fn worked(&mut self) -> bool {
         self.failed.clear();
         self.ended += 1;
         self.testing = false;
@@ -95,16 +121,17 @@ impl Circuit {
         (number == self.ended).then(|| !std::mem::replace(&mut self.open, true))
     }
 
-    /// The `round`th of the hosts that failed.
-    fn suspect(&self, round: usize) -> Option<SocketAddr> {
+    /// The `round`th of those that failed.
+    fn suspect(&self, round: usize) -> Option<Failed> {
         let count = self.failed.len().max(1);
-        self.failed.get(round % count).map(|failed| failed.address)
+        self.failed.get(round % count).cloned()
     }
 }
 
 /// See the module.
 pub struct Breaker {
-    circuit: Mutex<Circuit>,
+    network: Mutex<Circuit>,
+    resolver: Mutex<Circuit>,
     health: watch::Sender<Health>,
     setup: Arc<Setup>,
     dns: Arc<Dns>,
@@ -123,8 +150,10 @@ impl Breaker {
         (port, landmarks, every): (u16, Vec<String>, Duration),
     ) -> Arc<Self> {
         metrics::gauge!("listmill_mail_hosts_unreachable").set(0.0);
-        let (circuit, health) = (Mutex::default(), watch::Sender::new(Health::Working));
-        Arc::new(Self { circuit, health, setup, dns, clock, port, landmarks, every })
+        let bounds = Bounds { hosts: 0, domains: ATTEMPTS };
+        let resolver = Mutex::new(Circuit { bounds, ..Circuit::default() });
+        let (network, health) = (Mutex::default(), watch::Sender::new(Health::Working));
+        Arc::new(Self { network, resolver, health, setup, dns, clock, port, landmarks, every })
     }
 
     /// Whether mail hosts can be reached.
@@ -134,13 +163,23 @@ impl Breaker {
 
     /// When to ask again, if nobody can be asked now.
     pub fn again_in(&self) -> Option<Duration> {
-        self.circuit().open.then_some(self.every)
+        let open = self.circuit(Part::Network).open || self.circuit(Part::Resolver).open;
+        open.then_some(self.every)
     }
 
     /// A connection was made.
     pub fn connected(&self) {
-        let mut circuit = self.circuit();
-        if circuit.connected() {
+        self.worked(Part::Network);
+    }
+
+    /// The resolver answered, whatever it said.
+    pub fn resolved(&self) {
+        self.worked(Part::Resolver);
+    }
+
+    fn worked(&self, part: Part) {
+        if self.circuit(part).worked() {
+            // Whoever still is in trouble says so again at its next test.
             tracing::info!("mail hosts can be reached again; going on");
             metrics::gauge!("listmill_mail_hosts_unreachable").set(0.0);
             self.health.send_replace(Health::Working);
@@ -149,24 +188,40 @@ impl Breaker {
 
     /// No connection to `address` could be made for an address of `domain`.
     pub fn failed(self: &Arc<Self>, address: SocketAddr, domain: &str, fault: &Fault) {
+        let address = Some(address);
         let failed = Failed { at: self.clock.now(), address, domain: domain.into() };
-        let due = self.circuit().failed(failed);
+        let why = || why(fault, self.setup.socks5.as_deref());
+        self.note(Part::Network, failed, why);
+    }
+
+    /// Nobody could tell where mail for `domain` goes.
+    pub fn unresolved(self: &Arc<Self>, domain: &str) {
+        let failed = Failed { at: self.clock.now(), address: None, domain: domain.into() };
+        self.note(Part::Resolver, failed, why_unresolved);
+    }
+
+    fn note(self: &Arc<Self>, part: Part, failed: Failed, why: impl FnOnce() -> Arc<str>) {
+        let due = self.circuit(part).failed(failed);
         if let Some(number) = due {
-            let why = why(fault, self.setup.socks5.as_deref());
-            tokio::spawn(test(Arc::downgrade(self), number, why));
+            tokio::spawn(test(Arc::downgrade(self), part, number, why()));
         }
     }
 
-    fn circuit(&self) -> MutexGuard<'_, Circuit> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn circuit(&self, part: Part) -> MutexGuard<'_, Circuit> {
+        let circuit = match part {
+            Part::Network => &self.network,
+            Part::Resolver => &self.resolver,
+        };
+        circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says whether test `number` goes on.
-    fn open(&self, number: u64, why: &Arc<str>) -> bool {
-        let mut circuit = self.circuit();
-        let news = circuit.unreachable(number);
+    fn open(&self, part: Part, number: u64, why: &Arc<str>) -> bool {
+        let news = self.circuit(part).unreachable(number);
         if news == Some(true) {
             tracing::error!("{why}");
+        }
+        if news.is_some() {
             metrics::gauge!("listmill_mail_hosts_unreachable").set(1.0);
             self.health.send_replace(Health::Down { why: Arc::clone(why) });
         }
@@ -174,7 +229,26 @@ impl Breaker {
     }
 
     /// Can a landmark be reached, or `suspect`?
-    async fn anybody_there(&self, suspect: Option<SocketAddr>) -> bool {
+    async fn anybody_there(&self, part: Part, suspect: Option<Failed>) -> bool {
+        match part {
+            Part::Network => self.can_reach(suspect.and_then(|failed| failed.address)).await,
+            Part::Resolver => self.can_resolve(suspect.map(|failed| failed.domain)).await,
+        }
+    }
+
+    async fn can_resolve(&self, suspect: Option<Box<str>>) -> bool {
+        let landmarks = self.landmarks.iter().map(|name| self.dns.addresses(name));
+        let suspect = async {
+            match suspect {
+                Some(domain) => !matches!(self.dns.route(&domain).await, Route::Failed(_)),
+                None => false,
+            }
+        };
+        let (landmarks, suspect) = tokio::join!(join_all(landmarks), suspect);
+        suspect || landmarks.iter().any(|found| found.as_ref().is_ok_and(|a| !a.is_empty()))
+    }
+
+    async fn can_reach(&self, suspect: Option<SocketAddr>) -> bool {
         let landmarks = self.landmarks.iter().map(|name| async {
             let addresses = self.dns.addresses(name).await.unwrap_or_default();
             match addresses.first() {
@@ -194,15 +268,15 @@ impl Breaker {
 }
 
 /// Tests until something can be reached.
-async fn test(breaker: Weak<Breaker>, number: u64, why: Arc<str>) {
+async fn test(breaker: Weak<Breaker>, part: Part, number: u64, why: Arc<str>) {
     for round in 0.. {
         let Some(breaker) = breaker.upgrade() else { return };
         // Those that failed did so just now: the first time, only the landmarks can tell.
-        let suspect = (round > 0).then(|| breaker.circuit().suspect(round)).flatten();
-        if breaker.anybody_there(suspect).await {
-            return breaker.connected();
+        let suspect = (round > 0).then(|| breaker.circuit(part).suspect(round)).flatten();
+        if breaker.anybody_there(part, suspect).await {
+            return breaker.worked(part);
         }
-        if !breaker.open(number, &why) {
+        if !breaker.open(part, number, &why) {
             return;
         }
         let every = breaker.every;
@@ -240,13 +314,22 @@ fn why(fault: &Fault, proxy: Option<&str>) -> Arc<str> {
     .into()
 }
 
+fn why_unresolved() -> Arc<str> {
+    format!(
+        "the resolver answers for no domain: the last {ATTEMPTS} look-ups, of as many domains, failed. \
+         Nothing is concluded from that; verification waits until it answers. What to do: look at the \
+         nameservers in LISTMILL_DNS, or the system's, and run `listmill doctor`"
+    )
+    .into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn attempt(at: Millis, host: u8, domain: u8) -> Failed {
-        let address = SocketAddr::new([192, 0, 2, host].into(), 25);
+        let address = Some(SocketAddr::new([192, 0, 2, host].into(), 25));
         Failed { at, address, domain: domain.to_string().into() }
     }
 
@@ -256,11 +339,11 @@ mod tests {
         for host in 0..200 {
             assert_eq!(circuit.failed(attempt(0, host, 1)), None, "one domain");
         }
-        circuit.connected();
+        circuit.worked();
         for n in 0..200 {
             assert_eq!(circuit.failed(attempt(0, n % 9, n)), None, "nine hosts");
         }
-        circuit.connected();
+        circuit.worked();
         for n in 0..200 {
             let at = Millis::from(n) * 60_000;
             assert_eq!(circuit.failed(attempt(at, n, n)), None, "over hours");
@@ -278,7 +361,7 @@ mod tests {
         let twentieth = ATTEMPTS as u8 - 1;
         assert_eq!(fail(&mut circuit), [(0, twentieth)]);
         assert_eq!([circuit.unreachable(0), circuit.unreachable(0)], [Some(true), Some(false)]);
-        assert!(circuit.connected() && !circuit.connected());
+        assert!(circuit.worked() && !circuit.worked());
         assert_eq!(circuit.unreachable(0), None, "stale");
         assert_eq!(fail(&mut circuit), [(2, twentieth)]);
     }
@@ -314,7 +397,7 @@ mod tests {
                     }
                     Event::Connected => {
                         row.clear();
-                        circuit.connected();
+                        circuit.worked();
                         prop_assert!(!circuit.open && !circuit.testing && !circuit.is_suspect());
                     }
                     Event::Unreachable => {

@@ -110,13 +110,13 @@ impl Smtp {
     pub(super) async fn walk(&self, to: Recipient<'_>, evidence: &mut Evidence) -> Outcome {
         if let Some(again_in) = self.breaker.again_in() {
             evidence.stage = Stage::Connect;
-            evidence.note_text("not asked: no mail host can be reached from here");
+            evidence.note_text("not asked: mail hosts cannot be found or reached from here");
             return Outcome::put_off(Reason::NoConnect, again_in);
         }
         let outcome = self.walk_hosts(to, evidence).await;
         match self.breaker.again_in() {
-            // It was our network.
-            Some(again_in) if outcome.meaning.reason == Reason::NoConnect => {
+            // It was our network, or our resolver.
+            Some(again_in) if is_ours(&outcome, evidence) => {
                 Outcome::put_off(Reason::NoConnect, again_in)
             }
             _ => outcome,
@@ -127,6 +127,10 @@ impl Smtp {
         let mut budget = Budget { left: self.config.timeout };
         evidence.stage = Stage::Dns;
         let route = budget.run(self.dns.route(to.domain)).await;
+        match &route {
+            None | Some(Route::Failed(_)) => self.breaker.unresolved(to.domain),
+            Some(_) => self.breaker.resolved(),
+        }
         let hosts = match hosts_of(route) {
             Ok(hosts) => hosts,
             Err((meaning, text)) => {
@@ -183,6 +187,12 @@ fn hosts_of(route: Option<Route>) -> Result<Arc<[MailHost]>, (Meaning, Arc<str>)
             Err((meaning, "no answer from DNS in time".into()))
         }
     }
+}
+
+/// May it be due to our network or resolver?
+fn is_ours(outcome: &Outcome, evidence: &Evidence) -> bool {
+    let late = outcome.meaning.reason == Reason::Timeout && evidence.stage == Stage::Dns;
+    late || outcome.meaning.reason == Reason::NoConnect
 }
 
 fn dns_meaning(failed: &Failed) -> Meaning {
