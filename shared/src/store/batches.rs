@@ -203,8 +203,7 @@ async fn claim_batch(
     const SQL: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3, due_at = $4,
             attempt = attempt + 1, source = $5, held = chargeable - charged - refunded - (
                 SELECT count(*) FROM deferrals d
-                WHERE d.task_id = $1 AND d.no = $2 AND d.due_at > $6 AND NOT EXISTS (
-                    SELECT 1 FROM results r WHERE r.task_id = $1 AND r.seq = d.seq))
+                WHERE d.task_id = $1 AND d.no = $2 AND d.due_at > $6)
         WHERE task_id = $1 AND no = $2 AND state IN (0, 1)
         RETURNING first_seq, addresses, attempt, held,
             chargeable - charged - refunded - held AS waiting,

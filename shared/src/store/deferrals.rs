@@ -1,7 +1,7 @@
 //! Addresses set aside: their mail server said "later".
 //!
-//! A row of `deferrals` is one of them, with the attempts so far and when it is due; it goes when
-//! its batch is done or its task is cancelled. Nothing is held for it meanwhile. A batch that has
+//! A row of `deferrals` is one of them, with the attempts so far and when it is due; it goes with the
+//! transaction that stores its result, or cancels its task. Nothing is held for it meanwhile. A batch that has
 //! nothing else to do is in state `waiting` until [`Store::wake`] queues it again; the worker that
 //! set it aside comes first, as greylisting mail servers remember where a question came from.
 
@@ -46,8 +46,7 @@ impl Store {
 
     /// How many addresses of a task are set aside, and when the first of them is due.
     pub async fn set_aside(&self, task: TaskId) -> Result<(i64, Option<Millis>)> {
-        const SQL: &str = "SELECT count(*), MIN(d.due_at) FROM deferrals d WHERE d.task_id = $1
-            AND NOT EXISTS (SELECT 1 FROM results r WHERE r.task_id = $1 AND r.seq = d.seq)";
+        const SQL: &str = "SELECT count(*), MIN(due_at) FROM deferrals WHERE task_id = $1";
         Ok(read!(self, c => sqlx::query_as(SQL).bind(task).fetch_one(c).await)?)
     }
 }
@@ -106,9 +105,10 @@ pub(super) async fn set_aside(tx: &mut Tx, steps: &[&Step]) -> Result<()> {
     expect_rows("set aside", rows, all.len() as u64)
 }
 
-/// Forgets what was set aside of a batch that is done.
-pub(super) async fn forget_batch(tx: &mut Tx, batch: BatchRef) -> Result<()> {
-    const SQL: &str = "DELETE FROM deferrals WHERE task_id = $1 AND no = $2";
+/// Forgets what was set aside of a batch and has its result now.
+pub(super) async fn forget_answered(tx: &mut Tx, batch: BatchRef) -> Result<()> {
+    const SQL: &str = "DELETE FROM deferrals WHERE task_id = $1 AND no = $2 AND EXISTS (
+        SELECT 1 FROM results r WHERE r.task_id = $1 AND r.seq = deferrals.seq)";
     on!(tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no).execute(c).await.map(|_| ()))?;
     Ok(())
 }

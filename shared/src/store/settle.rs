@@ -76,10 +76,14 @@ impl Store {
         let mut outcomes = vec![Settled::Fenced; steps.len()];
         let mut sums: BTreeMap<TaskId, TaskSums> = BTreeMap::new();
         let mut stored = Vec::with_capacity(steps.len());
+        let mut answered = Vec::new();
         for i in order {
             let step = &steps[i];
             match pass_fence(&mut tx, number, step).await? {
-                Passed::Applied { batch_done, folded } => {
+                Passed::Applied { batch_done, folded, leased_before } => {
+                    if leased_before && !step.findings.is_empty() {
+                        answered.push(step.batch);
+                    }
                     let sum = sums.entry(step.batch.task).or_default();
                     add(sum, step, batch_done.then_some(folded));
                     stored.push(step);
@@ -92,6 +96,9 @@ impl Store {
             }
         }
         insert_findings(&mut tx, number, &stored).await?;
+        for batch in answered {
+            deferrals::forget_answered(&mut tx, batch).await?;
+        }
         deferrals::set_aside(&mut tx, &stored).await?;
         let mut dispatched = Vec::new();
         for (task, sum) in &sums {
@@ -168,7 +175,7 @@ fn mark_done(outcomes: &mut [Settled], steps: &[Step], task: TaskId, done: bool)
 /// How the fence judged a step.
 enum Passed {
     /// It holds; the batch row has the step's counts now.
-    Applied { batch_done: bool, folded: Tally },
+    Applied { batch_done: bool, folded: Tally, leased_before: bool },
     /// An earlier try of this very step was applied.
     Before { batch_done: bool },
     /// The lease is not ours any more.
@@ -214,11 +221,9 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
         let folded = Tally::from(row.tally);
         let batch_done =
             step.after != After::Keep && folded.processed() == i64::from(row.addresses);
-        // A batch that was never leased before has nothing set aside.
-        if batch_done && row.attempt > 1 {
-            deferrals::forget_batch(tx, step.batch).await?;
-        }
-        return Ok(Passed::Applied { batch_done, folded });
+        // A batch that was never leased before had nothing set aside.
+        let leased_before = row.attempt > 1;
+        return Ok(Passed::Applied { batch_done, folded, leased_before });
     }
     let state: Option<i16> = on!(&mut *tx, c => sqlx::query_scalar(BEFORE)
         .bind(task).bind(no).bind(number).fetch_optional(c).await)?;

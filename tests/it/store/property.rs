@@ -231,6 +231,8 @@ impl Model {
             assert!(results.windows(2).all(|pair| pair[0].seq < pair[1].seq));
             assert_eq!(results.len(), self.stored.get(task).copied().unwrap_or(0), "{now:?}");
             assert_eq!(results.len() as i64, now.tally.processed(), "{now:?}");
+            let (aside, _) = self.world.app.store.set_aside(*task).await.expect("set aside");
+            assert!(now.tally.processed() + aside <= now.submitted.unique, "{aside}, {now:?}");
             if now.status == TaskStatus::Completed {
                 assert_eq!(now.tally.processed(), now.submitted.unique, "{now:?}");
             }

@@ -89,6 +89,22 @@ impl Connection {
         tls: bool,
         stage: &mut Stage,
     ) -> Result<Self, Fault> {
+        let (mut connection, _) = Self::greeted(setup, address, stage).await?;
+        connection.introduce(&setup.ehlo).await?;
+        match &setup.tls {
+            Some(connector) if tls && connection.features.starttls => {
+                connection.start_tls(connector, address, name, &setup.ehlo).await
+            }
+            _ => Ok(connection),
+        }
+    }
+
+    /// Connects, and reads the banner of a server that takes us.
+    async fn greeted(
+        setup: &Setup,
+        address: SocketAddr,
+        stage: &mut Stage,
+    ) -> Result<(Self, Reply), Fault> {
         *stage = Stage::Connect;
         let stream = reach(setup, address).await?;
         *stage = Stage::Banner;
@@ -102,15 +118,9 @@ impl Connection {
             tls: false,
         };
         let banner = connection.reply(Stage::Banner).await?;
-        if !banner.is_positive() {
-            return Err(Fault::new(Stage::Banner, FaultKind::Refused(banner)));
-        }
-        connection.introduce(&setup.ehlo).await?;
-        match &setup.tls {
-            Some(connector) if tls && connection.features.starttls => {
-                connection.start_tls(connector, address, name, &setup.ehlo).await
-            }
-            _ => Ok(connection),
+        match banner.is_positive() {
+            true => Ok((connection, banner)),
+            false => Err(Fault::new(Stage::Banner, FaultKind::Refused(banner))),
         }
     }
 

@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
-use super::{Connection, Features, Setup, connect};
-use crate::provider::smtp::reply::{Parser, Reply};
+use super::{Connection, Setup};
+use crate::provider::smtp::reply::Reply;
 use crate::provider::smtp::{Fault, FaultKind, Stage};
 
 /// Who answers QUIT later than this is left standing.
@@ -23,22 +21,8 @@ pub struct Greeting {
 
 /// Connects, reads the banner, says EHLO and leaves. A refusal is [`FaultKind::Refused`].
 pub async fn greet(setup: &Setup, address: SocketAddr) -> Result<Greeting, Fault> {
-    let stream = match timeout(setup.connect_timeout, connect(setup, address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(e)) => return Err(Fault::new(Stage::Connect, FaultKind::Io(e))),
-        Err(_) => return Err(Fault::new(Stage::Connect, FaultKind::Timeout)),
-    };
-    let mut connection = Connection {
-        stream: Box::new(stream),
-        parser: Parser::default(),
-        features: Features::default(),
-        reply_timeout: setup.reply_timeout,
-        tls: false,
-    };
-    let banner = connection.reply(Stage::Banner).await?;
-    if !banner.is_positive() {
-        return Err(Fault::new(Stage::Banner, FaultKind::Refused(banner)));
-    }
+    let mut stage = Stage::default();
+    let (mut connection, banner) = Connection::greeted(setup, address, &mut stage).await?;
     let ehlo = connection.command(&format!("EHLO {}\r\n", setup.ehlo), Stage::Ehlo).await?;
     if !ehlo.is_positive() {
         return Err(Fault::new(Stage::Ehlo, FaultKind::Refused(ehlo)));
