@@ -157,3 +157,33 @@ async fn one_question_more_clears_all_rejections_in_doubt() {
     let asked = mx.recipients().iter().filter(|r| r.starts_with("nobody")).count();
     assert_eq!(asked, 12 + 1);
 }
+
+#[tokio::test]
+async fn nothing_is_asked_twice_while_there_is_room_for_connections() {
+    let world = World::with(|c| c.limits.connections = 8).await;
+    let script = Script::new(|seen| match seen.local {
+        "slow" => vec![Act::Hang],
+        local if local.starts_with("known") => say("250 ok"),
+        _ => say("550 5.1.1 no"),
+    });
+    let mx = world.mail("a.test", "127.0.0.1", script).await;
+    let others = async {
+        while mx.recipients().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Each finds idle sessions that could serve it, at a host that nobody knows.
+        for local in ["known0", "nobody0", "nobody1", "known1", "nobody2"] {
+            world.check(&format!("{local}@a.test")).await;
+        }
+    };
+    tokio::select! {
+        _ = world.check("slow@a.test") => panic!("the server never answers"),
+        () = others => {}
+    }
+    let recipients = mx.recipients();
+    for i in 0..3 {
+        let asked = recipients.iter().filter(|r| r.starts_with(&format!("nobody{i}@"))).count();
+        assert_eq!(asked, 1, "nobody{i}: {recipients:?}");
+    }
+    assert!(mx.connections() <= 8);
+}

@@ -91,16 +91,20 @@ impl Group {
         }
     }
 
-    /// An idle session at `address`, one of `domain` if there is one near; or `None` when a new one
+    /// An idle session with `host`, one of `domain` if there is one near; or `None` when a new one
     /// may be opened, which has to be done if it must be a `fresh` one.
     pub async fn session(
         &self,
-        address: SocketAddr,
+        host: &Host,
         domain: &str,
         fresh: bool,
         patience: &mut Budget,
     ) -> Result<Option<Session>, PutOff> {
-        if !fresh && let Some(session) = self.take(address, domain) {
+        let address = host.address;
+        if !fresh
+            && !self.spares_doubt(host)
+            && let Some(session) = self.take(address, domain)
+        {
             return Ok(Some(session));
         }
         if let Some(pace) = &self.pace {
@@ -187,9 +191,24 @@ impl Group {
         }
     }
 
+    /// Is a new connection better than an idle one? As long as nobody knows what a host's answer to
+    /// a later recipient is worth, a crowd that fits asks as first ones: nothing is asked twice.
+    fn spares_doubt(&self, host: &Host) -> bool {
+        let in_use = self.in_use();
+        self.pace.is_none()
+            && host.several() == Several::Unknown
+            && in_use > 1
+            && self.idle().sessions.len() + in_use <= self.connections
+    }
+
+    /// Turns that are taken.
+    fn in_use(&self) -> usize {
+        self.connections - self.permits.available_permits().min(self.connections)
+    }
+
     /// Closes the oldest idle sessions, so that those in use and one more are not too many.
     fn make_room(&self) {
-        let in_use = self.connections - self.permits.available_permits().min(self.connections);
+        let in_use = self.in_use();
         let mut idle = self.idle();
         let surplus = (idle.sessions.len() + in_use).saturating_sub(self.connections);
         let surplus = surplus.min(idle.sessions.len());

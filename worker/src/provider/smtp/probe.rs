@@ -145,7 +145,7 @@ impl Smtp {
             {
                 return Err(group.put_off().into());
             }
-            let idle = group.session(host.address, to.domain, fresh, patience).await?;
+            let idle = group.session(host, to.domain, fresh, patience).await?;
             let reused = idle.is_some();
             let mut session = match idle {
                 Some(session) => session,
