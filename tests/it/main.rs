@@ -25,6 +25,7 @@ mod rate_limits;
 mod revocation;
 mod routes;
 mod seed_routes;
+mod shares;
 mod states;
 mod store;
 mod submission;

@@ -13,6 +13,7 @@
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
 //! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
 //! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
+//! | `NS:share:…` | hash | each process's part of something (see [`share`]) |
 
 mod gcra;
 pub mod limits;
@@ -20,6 +21,7 @@ mod memory;
 pub mod pace;
 mod redis;
 pub mod server;
+pub mod share;
 
 use futures::stream::BoxStream;
 use tokio::sync::watch;

@@ -24,6 +24,7 @@ use governor::{Quota, RateLimiter};
 use super::gcra::{self, Taken};
 use super::{QueueError, RedisQueue};
 use crate::domain::clock::{Clock, Millis};
+use crate::domain::id::Ids;
 
 const MINUTE_MS: f64 = 60_000.0;
 /// How long a block's cells may be used, in milliseconds.
@@ -86,24 +87,37 @@ struct Block {
     empty_until: Millis,
 }
 
-/// Where budgets are kept.
+/// Where budgets and shares ([`super::share`]) are kept.
 pub struct Pacer {
-    redis: Option<RedisQueue>,
-    clock: Clock,
+    pub(super) redis: Option<RedisQueue>,
+    pub(super) clock: Clock,
+    /// This process among those that share.
+    pub(super) process: Box<str>,
     away: AtomicBool,
     away_until: AtomicI64,
 }
 
 impl Pacer {
-    /// Keeps budgets in `redis` if given, in this process otherwise.
-    pub fn new(redis: Option<RedisQueue>, clock: Clock) -> Self {
-        Self { redis, clock, away: AtomicBool::new(false), away_until: AtomicI64::new(0) }
+    /// Keeps all in this process.
+    pub fn alone(clock: Clock) -> Self {
+        Self::new(None, clock, Box::default())
     }
 
-    /// Keeps budgets in the Redis at `url` if there is one; connects when first used.
-    pub fn open(url: Option<&str>, namespace: &str, clock: Clock) -> Result<Self, QueueError> {
+    /// Keeps all in the Redis at `url` if there is one; connects when first used.
+    pub fn open(
+        url: Option<&str>,
+        namespace: &str,
+        clock: Clock,
+        ids: &Ids,
+    ) -> Result<Self, QueueError> {
         let redis = url.map(|url| RedisQueue::open(url, namespace)).transpose()?;
-        Ok(Self::new(redis, clock))
+        let process = ids.uuid(clock.now()).simple().to_string().into();
+        Ok(Self::new(redis, clock, process))
+    }
+
+    fn new(redis: Option<RedisQueue>, clock: Clock, process: Box<str>) -> Self {
+        let (away, away_until) = (AtomicBool::new(false), AtomicI64::new(0));
+        Self { redis, clock, process, away, away_until }
     }
 
     /// The budget called `name`; a process should have it once.
@@ -127,7 +141,7 @@ impl Pacer {
     /// Takes one cell, or says how long it takes until there may be one.
     pub async fn take(&self, budget: &Budget) -> Result<(), Duration> {
         let now = self.clock.now();
-        let Some(redis) = self.redis.as_ref().filter(|_| self.is_up(now)) else {
+        let Some(redis) = self.redis_at(now) else {
             return self.take_here(budget);
         };
         let wanted = match budget.block().next(budget.rate, now) {
@@ -140,12 +154,29 @@ impl Pacer {
             burst: budget.rate.interval_ms() * f64::from(budget.rate.at_once.get()),
         };
         let asked = gcra::take(redis, &budget.name, rate, wanted, None, now);
+        match self.in_time(now, asked).await {
+            Some(taken) => budget.block().fetched(taken, now),
+            None => self.take_here(budget),
+        }
+    }
+
+    /// The Redis to ask at `now`; none while it is away.
+    pub(super) fn redis_at(&self, now: Millis) -> Option<&RedisQueue> {
+        self.redis.as_ref().filter(|_| now >= self.away_until.load(Ordering::Relaxed))
+    }
+
+    /// Redis's answer; `None`: it is away.
+    pub(super) async fn in_time<T>(
+        &self,
+        now: Millis,
+        asked: impl Future<Output = Result<T, redis::RedisError>>,
+    ) -> Option<T> {
         let failure = match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(taken)) => {
+            Ok(Ok(answer)) => {
                 if self.away.swap(false, Ordering::Relaxed) {
                     tracing::info!("redis is back: processes share the pace of mail hosts again");
                 }
-                return budget.block().fetched(taken, now);
+                return Some(answer);
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => String::from("no answer in time"),
@@ -154,11 +185,7 @@ impl Pacer {
         if !self.away.swap(true, Ordering::Relaxed) {
             tracing::warn!(error = %failure, "redis is away: each process keeps the pace alone");
         }
-        self.take_here(budget)
-    }
-
-    fn is_up(&self, now: Millis) -> bool {
-        now >= self.away_until.load(Ordering::Relaxed)
+        None
     }
 
     fn take_here(&self, budget: &Budget) -> Result<(), Duration> {
@@ -309,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn without_redis_the_pace_is_this_process_s() {
         let clock = Clock::manual(1_700_000_000_000);
-        let pacer = Pacer::new(None, clock.clone());
+        let pacer = Pacer::alone(clock.clone());
         let budget = pacer.budget("a", Rate::of(20));
         assert_eq!(pacer.take(&budget).await, Ok(()));
         assert_eq!(pacer.take(&budget).await, Ok(()));

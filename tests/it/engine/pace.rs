@@ -1,6 +1,7 @@
 //! How fast hosts are asked, and who waits. The clock stands still unless a test moves it, so a budget
 //! gives what it may give at once, and no more.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -52,6 +53,13 @@ fn asked(found: &[Finding]) -> usize {
     asked
 }
 
+/// As a worker does: a dozen at once, the next as soon as one is done.
+async fn work(engine: &Smtp, addresses: &[String], rounds: usize) -> Vec<Finding> {
+    let addresses = (0..rounds).flat_map(|_| addresses);
+    let asks: Vec<_> = addresses.map(|address| engine.check(address)).collect();
+    futures::stream::iter(asks).buffer_unordered(12).collect().await
+}
+
 /// An answer that costs one recipient: believed at once, and no random mailbox is asked about.
 fn full() -> Script {
     Script::always("452 4.2.2 mailbox full")
@@ -73,6 +81,77 @@ async fn processes_share_the_pace_through_redis() {
     let (found_one, found_two) = tokio::join!(check_all(&one, &list), check_all(&two, &list));
     assert_eq!(asked(&found_one) + asked(&found_two), 2);
     assert_eq!(mx.recipients().len(), 8);
+}
+
+#[tokio::test]
+async fn processes_share_the_connections_through_redis() {
+    let redis = Redis::start().await;
+    let world = World::with(|config| {
+        paced(figures(MANY, MANY, 6))(config);
+        config.timeout = Duration::from_secs(20);
+        config.limits.idle = Duration::from_millis(200);
+    })
+    .await;
+    let script = full().with(|s| s.latency = Duration::from_millis(25));
+    let mx = world.mail("a.test", "127.0.0.1", script).await;
+    let url = redis.url();
+    let engines = [world.engine_at(Some(&url)), world.engine_at(Some(&url))];
+    let list = addresses(12, "a.test");
+    let until_asked = |count: usize| {
+        let mx = &mx;
+        async move {
+            listmill_tests::eventually("they are asked", Duration::from_secs(20), || async {
+                (mx.recipients().len() >= count).then_some(())
+            })
+            .await;
+        }
+    };
+    let (one, two) = tokio::join!(work(&engines[0], &list, 20), async {
+        until_asked(24).await;
+        assert_eq!(mx.open(), 6, "who is alone has them all");
+        work(&engines[1], &list, 20).await
+    });
+    assert_eq!((asked(&one), asked(&two)), (240, 240));
+    assert_eq!(mx.counts.most_open.load(SeqCst), 6, "together no more than one");
+    // Who has nothing to ask any more leaves its part to the others.
+    assert!(mx.wait_open(0).await);
+    let (third, open) = tokio::join!(work(&engines[1], &list, 5), async {
+        until_asked(480 + 36).await;
+        mx.open()
+    });
+    assert_eq!((asked(&third), open, mx.counts.most_open.load(SeqCst)), (60, 6, 6));
+}
+
+#[tokio::test]
+async fn processes_tell_each_other_of_refusals() {
+    let redis = Redis::start().await;
+    let world = World::with(paced(figures(MANY, MANY, 20))).await;
+    let refuses = || Script::usual().with(|s| s.banner = say("421 4.7.0 too busy"));
+    let mx = world.mails("a.test", "127.0.0.1", vec![refuses(), refuses(), Script::usual()]).await;
+    let url = redis.url();
+    let (one, two) = (world.engine_at(Some(&url)), world.engine_at(Some(&url)));
+    let asks = |engine| async move {
+        let Finding { verdict, .. } = Smtp::check(engine, "known@a.test").await;
+        (verdict.reason, verdict.again_in.map(|wait| wait.as_secs()))
+    };
+    let left_alone = |rest| (Reason::SmtpUnavailable, Some(rest));
+    assert_eq!(asks(&one).await, (Reason::SmtpUnavailable, None), "asked");
+    assert_eq!(asks(&two).await, left_alone(5));
+    world.clock.advance(5_000);
+    assert_eq!(asks(&two).await, (Reason::SmtpUnavailable, None), "asked");
+    listmill_tests::eventually("the other hears of it", Duration::from_secs(5), || async {
+        (asks(&one).await == left_alone(15)).then_some(())
+    })
+    .await;
+    assert_eq!(mx.connections(), 2);
+    world.clock.advance(15_000);
+    // Whoever is answered first says so, too.
+    assert_eq!(asks(&one).await, (Reason::Accepted, None));
+    listmill_tests::eventually("a crowd is let in", Duration::from_secs(5), || async {
+        let found = check_all(&two, &addresses(5, "a.test")).await;
+        found.iter().all(|f| f.verdict.reason == Reason::Accepted).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ impl World {
 
     /// Another process's engine, which keeps its pace through `redis`.
     pub fn engine_at(&self, redis: Option<&str>) -> Smtp {
-        let pacer = Pacer::open(redis, "test", self.clock.clone()).unwrap();
+        let pacer = Pacer::open(redis, "test", self.clock.clone(), &Ids::system()).unwrap();
         Smtp::paced(self.config.clone(), self.clock.clone(), Ids::seeded(8), pacer).unwrap()
     }
 

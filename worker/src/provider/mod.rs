@@ -57,7 +57,7 @@ pub fn build(
         ProviderKind::Smtp => {
             // A connection of its own: the pace must not wait behind the queue.
             let redis = settings.redis_url.as_deref();
-            let pacer = Pacer::open(redis, &settings.redis_namespace, clock.clone())?;
+            let pacer = Pacer::open(redis, &settings.redis_namespace, clock.clone(), ids)?;
             Arc::new(Smtp::paced(smtp_config(settings)?, clock.clone(), ids.clone(), pacer)?)
         }
         ProviderKind::Http => Arc::new(Http::new(&settings.into(), clock.clone(), ids.clone())?),

@@ -2,8 +2,11 @@
 //! address, whatever its domain, as one host serves many domains.
 //!
 //! Invariants:
-//! - connections to a group ≤ permits, but for those that are saying goodbye: a session is opened only
-//!   by the holder of a permit, which first closes idle ones that would be one too many;
+//! - connections to a group ≤ slots, but for those that are saying goodbye: a session is opened only
+//!   by the holder of a slot, which first closes idle ones that would be one too many;
+//! - where processes share a group, one task renews this one's part of the slots from the first turn
+//!   until there is neither a turn nor an idle session; slots are given back only after the sessions
+//!   that they were for;
 //! - an idle session is closed with QUIT after [`Limits::idle`]; the task that does so ends when
 //!   none are left;
 //! - a session with a fault never comes back.
@@ -12,12 +15,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use futures::future::join_all;
+use listmill_shared::queue::share::{RENEW, Share};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 
 use super::pace::{Pace, Place, PutOff};
 use super::pool::{Host, Limits, Several};
 use super::session::Session;
+use super::slots::{Slot, Slots};
 use super::walk::Budget;
 
 /// How far back in the idle sessions one of the same domain is looked for.
@@ -27,13 +33,16 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Group {
-    permits: Semaphore,
-    connections: usize,
+    slots: Slots,
     limits: Limits,
     idle: Mutex<Idle>,
     returned: Notify,
     /// `None`: as fast as they answer.
     pace: Option<Pace>,
+    /// Is this process's part being renewed?
+    renewing: Mutex<bool>,
+    /// Other processes should hear of something.
+    news: Notify,
 }
 
 #[derive(Default)]
@@ -50,28 +59,31 @@ struct Waiting {
 
 /// One's turn at a group; the next one's when dropped.
 pub struct Turn<'a> {
-    _permit: SemaphorePermit<'a>,
+    // In this order: who has left the crowd has no slot.
+    _slot: Slot<'a>,
     _place: Option<Place<'a>>,
 }
 
 impl Group {
     /// At most `connections` at once, at `pace`.
     pub fn new(connections: usize, limits: Limits, pace: Option<Pace>) -> Self {
-        let connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = pace.as_ref().is_some_and(|pace| pace.share().is_some());
         Self {
-            permits: Semaphore::new(connections),
-            connections,
+            slots: Slots::new(if shared { 0 } else { connections.max(1) }),
             limits,
             idle: Mutex::default(),
             returned: Notify::new(),
             pace,
+            renewing: Mutex::default(),
+            news: Notify::new(),
         }
     }
 
     /// Waits for the turn to name a recipient, as long as there is patience.
-    pub async fn turn(&self, patience: &mut Budget) -> Result<Turn<'_>, PutOff> {
+    pub async fn turn(self: &Arc<Self>, patience: &mut Budget) -> Result<Turn<'_>, PutOff> {
         let place = self.pace.as_ref().map(Pace::enter).transpose()?;
-        let Some(Ok(permit)) = patience.run(self.permits.acquire()).await else {
+        self.start_renewing();
+        let Some(slot) = patience.run(self.slots.take()).await else {
             return Err(self.put_off());
         };
         if let Some(pace) = &self.pace {
@@ -81,7 +93,7 @@ impl Group {
             }
             pace.not_left_alone()?;
         }
-        Ok(Turn { _permit: permit, _place: place })
+        Ok(Turn { _slot: slot, _place: place })
     }
 
     /// Waits until one whose turn it is may name another recipient.
@@ -152,15 +164,15 @@ impl Group {
 
     /// The host said that we are too much for it.
     pub fn refused(&self) {
-        if let Some(pace) = &self.pace {
-            pace.refused();
+        if self.pace.as_ref().is_some_and(Pace::refused) {
+            self.news.notify_one();
         }
     }
 
     /// The host answered.
     pub fn answered(&self) {
-        if let Some(pace) = &self.pace {
-            pace.answered();
+        if self.pace.as_ref().is_some_and(Pace::answered) {
+            self.news.notify_one();
         }
     }
 
@@ -194,25 +206,70 @@ impl Group {
     /// Is a new connection better than an idle one? As long as nobody knows what a host's answer to
     /// a later recipient is worth, a crowd that fits asks as first ones: nothing is asked twice.
     fn spares_doubt(&self, host: &Host) -> bool {
-        let in_use = self.in_use();
+        let taken = self.slots.taken();
         self.pace.is_none()
             && host.several() == Several::Unknown
-            && in_use > 1
-            && self.idle().sessions.len() + in_use <= self.connections
-    }
-
-    /// Turns that are taken.
-    fn in_use(&self) -> usize {
-        self.connections - self.permits.available_permits().min(self.connections)
+            && taken > 1
+            && self.idle().sessions.len() + taken <= self.slots.held()
     }
 
     /// Closes the oldest idle sessions, so that those in use and one more are not too many.
     fn make_room(&self) {
-        let in_use = self.in_use();
+        self.surplus(self.slots.held()).into_iter().for_each(dismiss);
+    }
+
+    /// Takes out the oldest idle sessions that are more than `slots` have room for.
+    fn surplus(&self, slots: usize) -> Vec<Session> {
         let mut idle = self.idle();
-        let surplus = (idle.sessions.len() + in_use).saturating_sub(self.connections);
+        let surplus = (idle.sessions.len() + self.slots.taken()).saturating_sub(slots);
         let surplus = surplus.min(idle.sessions.len());
-        idle.sessions.drain(..surplus).for_each(|waiting| dismiss(waiting.session));
+        idle.sessions.drain(..surplus).map(|waiting| waiting.session).collect()
+    }
+
+    fn start_renewing(self: &Arc<Self>) {
+        let shared = self.pace.as_ref().is_some_and(|pace| pace.share().is_some());
+        if shared && !std::mem::replace(&mut *self.renewing(), true) {
+            tokio::spawn(renew(Arc::clone(self)));
+        }
+    }
+
+    /// Renews this process's part for as long as it is used.
+    async fn renew_while_used(&self, pace: &Pace, share: &Share) {
+        loop {
+            // Only this task makes it more.
+            let held = self.slots.held();
+            join_all(self.surplus(held).into_iter().map(|session| session.quit(GOODBYE))).await;
+            if self.slots.resize(pace.renew(share, held).await) {
+                continue;
+            }
+            tokio::select! {
+                () = sleep(RENEW) => {}
+                () = self.slots.given_up() => {}
+                () = self.news.notified() => {}
+            }
+            if !self.is_quiet(pace) {
+                continue;
+            }
+            self.slots.resize(0);
+            if self.slots.held() > 0 {
+                continue;
+            }
+            pace.leave(share).await;
+            let mut renewing = self.renewing();
+            if self.is_quiet(pace) {
+                // Who comes now finds that nobody renews.
+                *renewing = false;
+                return;
+            }
+        }
+    }
+
+    fn is_quiet(&self, pace: &Pace) -> bool {
+        pace.is_quiet() && self.idle().sessions.is_empty()
+    }
+
+    fn renewing(&self) -> MutexGuard<'_, bool> {
+        self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -235,6 +292,14 @@ impl Group {
 /// Says goodbye to `session` without waiting for the answer.
 pub fn dismiss(session: Session) {
     tokio::spawn(session.quit(GOODBYE));
+}
+
+async fn renew(group: Arc<Group>) {
+    if let Some(pace) = &group.pace
+        && let Some(share) = pace.share()
+    {
+        group.renew_while_used(pace, share).await;
+    }
 }
 
 async fn reap(group: Arc<Group>) {

@@ -26,6 +26,7 @@ mod pool;
 mod probe;
 pub mod reply;
 mod session;
+mod slots;
 pub mod table;
 mod walk;
 
@@ -283,7 +284,7 @@ impl Smtp {
     /// An engine with empty caches that keeps the pace in this process. Call it inside the tokio
     /// runtime that will use it.
     pub fn new(config: Config, clock: Clock, ids: Ids) -> Result<Self, SetupError> {
-        let pacer = Pacer::new(None, clock.clone());
+        let pacer = Pacer::alone(clock.clone());
         Self::paced(config, clock, ids, pacer)
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Data: hosts form *groups*. A big provider's hosts (by the end of their names) are one; any other
 //! host is its own, by its address, as many domains' names lead to one machine. A group's [`Pace`] is
-//! two budgets (recipients and connections in a minute, see [`Pacer`]), the *crowd* of those who wait
-//! for their turn or have it, a *back-off* after the host asked for one, and what was *promised* to
-//! those who were put off.
+//! two budgets (recipients and connections in a minute, see [`Pacer`]), a share of the connections at
+//! once and the [`Rest`] that the host wants (both between processes, see
+//! [`listmill_shared::queue::share`]), the *crowd* of those who wait for their turn or have it, and
+//! what was *promised* to those who were put off.
 //!
 //! Invariants:
 //! - every RCPT TO and every new connection has taken a cell of its group's budget before;
@@ -22,13 +23,14 @@ use std::time::Duration;
 
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::queue::pace::{Budget, Pacer, Rate};
+use listmill_shared::queue::share::{Rest, Share};
 use tokio::sync::Mutex as Line;
 
 /// How many times its connections may wait for a group's turn or have it.
 const CROWD: usize = 2;
-/// How long a host that refused us is left alone, the first time, the second, and from then on.
-const BACK_OFF: [Duration; 3] =
-    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
+/// How long a host that refused us is left alone, the first time, the second, and from then on, in
+/// milliseconds.
+const BACK_OFF: [Millis; 3] = [5_000, 15_000, 60_000];
 /// Bounds of a promise: soon enough to notice that the host is free again, late enough not to pester.
 const SOONEST: Millis = 1_000;
 const LATEST: Millis = 600_000;
@@ -43,7 +45,7 @@ pub struct Figures {
     pub recipients_per_minute: u32,
     /// Connections opened in a minute.
     pub connections_per_minute: u32,
-    /// Connections of this process at once.
+    /// Connections at once.
     pub connections: usize,
 }
 
@@ -139,7 +141,9 @@ pub struct Pace {
     interval_ms: Millis,
     crowd: AtomicUsize,
     most: usize,
-    back_off: Mutex<BackOff>,
+    rest: Mutex<Rest>,
+    /// The connections at once; `None`: this process has them for itself.
+    share: Option<Share>,
     /// Turns are promised up to this time.
     promised: AtomicI64,
 }
@@ -148,13 +152,6 @@ pub struct Pace {
 struct Paced {
     budget: Budget,
     line: Line<()>,
-}
-
-#[derive(Default)]
-struct BackOff {
-    /// Refusals after a rest, without an answer in between.
-    refusals: usize,
-    until: Millis,
 }
 
 /// A place in the crowd; free again when dropped.
@@ -181,7 +178,8 @@ impl Pace {
             clock: clock.clone(),
             crowd: AtomicUsize::new(0),
             most: figures.connections.max(1).saturating_mul(CROWD),
-            back_off: Mutex::default(),
+            rest: Mutex::default(),
+            share: pacer.share(name, figures.connections.max(1)),
             promised: AtomicI64::new(0),
         }
     }
@@ -189,7 +187,7 @@ impl Pace {
     /// Joins the crowd.
     pub fn enter(&self) -> Result<Place<'_>, PutOff> {
         self.not_left_alone()?;
-        let most = if self.back_off().refusals > 0 { 1 } else { self.most };
+        let most = if self.rest().refusals > 0 { 1 } else { self.most };
         let joined = self.crowd.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |crowd| {
             (crowd < most).then_some(crowd + 1)
         });
@@ -198,13 +196,13 @@ impl Pace {
 
     /// Does the host want to be left alone?
     pub fn not_left_alone(&self) -> Result<(), PutOff> {
-        let back_off = self.back_off();
-        let left = back_off.until - self.clock.now();
+        let rest = *self.rest();
+        let left = (rest.until - self.clock.now()).min(BACK_OFF[BACK_OFF.len() - 1]);
         if left <= 0 {
             return Ok(());
         }
         // Refused again after every rest: what it says holds for all, or nobody would ever be done.
-        let again = back_off.refusals < BACK_OFF.len();
+        let again = (rest.refusals as usize) < BACK_OFF.len();
         Err(PutOff::LeftAlone(again.then(|| Duration::from_millis(left.unsigned_abs()))))
     }
 
@@ -251,28 +249,57 @@ impl Pace {
         PutOff::Paced(Duration::from_millis((turn - now).max(SOONEST).unsigned_abs()))
     }
 
-    /// The host said that we are too much for it.
-    pub fn refused(&self) {
+    /// The host said that we are too much for it. Is that news?
+    pub fn refused(&self) -> bool {
         let now = self.clock.now();
-        let mut back_off = self.back_off();
+        let mut rest = self.rest();
         // Several at once are one refusal.
-        if now >= back_off.until {
-            let rest = BACK_OFF[back_off.refusals.min(BACK_OFF.len() - 1)];
-            back_off.refusals = (back_off.refusals + 1).min(BACK_OFF.len());
-            back_off.until = now + Millis::try_from(rest.as_millis()).unwrap_or(LATEST);
+        let news = now >= rest.until;
+        if news {
+            let again = (rest.refusals as usize).min(BACK_OFF.len() - 1);
+            *rest = rest.then(now, again as u32 + 1, now + BACK_OFF[again]);
         }
+        news
     }
 
-    /// The host answered. While it is left alone, that is one who was asked before.
-    pub fn answered(&self) {
-        let mut back_off = self.back_off();
-        if self.clock.now() >= back_off.until {
-            *back_off = BackOff::default();
+    /// The host answered. While it is left alone, that is one who was asked before. Is that news?
+    pub fn answered(&self) -> bool {
+        let now = self.clock.now();
+        let mut rest = self.rest();
+        let news = rest.refusals > 0 && now >= rest.until;
+        if news {
+            *rest = rest.then(now, 0, 0);
         }
+        news
     }
 
-    fn back_off(&self) -> MutexGuard<'_, BackOff> {
-        self.back_off.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Does nobody wait or have a turn?
+    pub fn is_quiet(&self) -> bool {
+        self.crowd.load(Ordering::Relaxed) == 0
+    }
+
+    /// Tells the other processes how many connections this one holds, and learns how many it may.
+    pub async fn renew(&self, share: &Share, held: usize) -> usize {
+        let known = *self.rest();
+        let part = self.pacer.renew(share, held, known).await;
+        let mut rest = self.rest();
+        *rest = rest.merge(part.rest);
+        part.slots
+    }
+
+    /// What processes share.
+    pub fn share(&self) -> Option<&Share> {
+        self.share.as_ref()
+    }
+
+    /// Holds no connections any more.
+    pub async fn leave(&self, share: &Share) {
+        let known = *self.rest();
+        self.pacer.leave(share, known).await;
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -285,7 +312,7 @@ mod tests {
 
     fn pace() -> (Pace, Clock) {
         let clock = Clock::manual(1_700_000_000_000);
-        let pacer = Arc::new(Pacer::new(None, clock.clone()));
+        let pacer = Arc::new(Pacer::alone(clock.clone()));
         (Pace::new("a", FIGURES, &pacer, &clock), clock)
     }
 
