@@ -174,7 +174,7 @@ impl Pacer {
         let failure = match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(answer)) => {
                 if self.away.swap(false, Ordering::Relaxed) {
-                    tracing::info!("redis is back: processes share the pace of mail hosts again");
+                    tracing::info!("redis is back: processes share the pace again");
                 }
                 return Some(answer);
             }

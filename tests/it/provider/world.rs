@@ -6,6 +6,7 @@ use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::Reason;
+use listmill_shared::queue::pace::Pacer;
 use listmill_tests::eventually;
 use listmill_worker::provider::http::{Config, Finding, Http};
 
@@ -18,6 +19,8 @@ pub const START: i64 = 1_700_000_000_000;
 pub struct World {
     pub service: Upstream,
     pub provider: Http,
+    pub config: Config,
+    pub clock: Clock,
 }
 
 pub fn config(base: &str) -> Config {
@@ -50,8 +53,16 @@ impl World {
         let service = Upstream::start(script).await;
         let mut config = config(&service.base());
         change(&mut config);
-        let provider = Http::new(&config, Clock::manual(START), Ids::seeded(7)).unwrap();
-        Self { service, provider }
+        let clock = Clock::manual(START);
+        let provider = Http::new(&config, clock.clone(), Ids::seeded(7)).unwrap();
+        Self { service, provider, config, clock }
+    }
+
+    /// Another process's provider, which keeps its pace through `redis`.
+    pub fn provider_at(&self, redis: &str) -> Http {
+        let clock = self.clock.clone();
+        let pacer = Pacer::open(Some(redis), "test", clock.clone(), &Ids::system()).unwrap();
+        Http::paced(&self.config, clock, Ids::seeded(8), pacer).unwrap()
     }
 
     pub async fn check(&self, address: &str) -> Finding {

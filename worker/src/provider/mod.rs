@@ -41,7 +41,7 @@ pub enum ProviderError {
     #[error("provider http: {0}")]
     Http(#[from] http::SetupError),
     /// The pace cannot be shared through Redis.
-    #[error("provider smtp: {0}")]
+    #[error("pace: {0}")]
     Pace(#[from] QueueError),
 }
 
@@ -51,16 +51,19 @@ pub fn build(
     clock: &Clock,
     ids: &Ids,
 ) -> Result<Arc<dyn Provider>, ProviderError> {
+    // A connection of its own: the pace must not wait behind the queue.
+    let redis = settings.redis_url.as_deref();
+    let pacer = || Pacer::open(redis, &settings.redis_namespace, clock.clone(), ids);
     let provider: Arc<dyn Provider> = match settings.provider {
         // It asks nobody: there is nothing to save.
         ProviderKind::Sandbox => return Ok(Arc::new(Sandbox::new(settings.sandbox_latency))),
         ProviderKind::Smtp => {
-            // A connection of its own: the pace must not wait behind the queue.
-            let redis = settings.redis_url.as_deref();
-            let pacer = Pacer::open(redis, &settings.redis_namespace, clock.clone(), ids)?;
-            Arc::new(Smtp::paced(smtp_config(settings)?, clock.clone(), ids.clone(), pacer)?)
+            let config = smtp_config(settings)?;
+            Arc::new(Smtp::paced(config, clock.clone(), ids.clone(), pacer()?)?)
         }
-        ProviderKind::Http => Arc::new(Http::new(&settings.into(), clock.clone(), ids.clone())?),
+        ProviderKind::Http => {
+            Arc::new(Http::paced(&settings.into(), clock.clone(), ids.clone(), pacer()?)?)
+        }
     };
     Ok(Arc::new(Remember::new(provider, settings.result_cache, clock.clone())))
 }

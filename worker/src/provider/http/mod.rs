@@ -34,6 +34,7 @@ use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::{Reason, Verdict};
+use listmill_shared::queue::pace::Pacer;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -85,10 +86,22 @@ impl Service {
 }
 
 impl Http {
-    /// Nothing is asked yet. Call it inside the tokio runtime that will use it.
+    /// Nothing is asked yet; the pace is this process's. Call it inside the tokio runtime that will
+    /// use it.
     pub fn new(config: &Config, clock: Clock, ids: Ids) -> Result<Self, SetupError> {
+        let pacer = Pacer::alone(clock.clone());
+        Self::paced(config, clock, ids, pacer)
+    }
+
+    /// The same with a `pacer` that others may share.
+    pub fn paced(
+        config: &Config,
+        clock: Clock,
+        ids: Ids,
+        pacer: Pacer,
+    ) -> Result<Self, SetupError> {
         let (exchange, reader) = config.build(clock)?;
-        let pace = Pace::new(config.rate, config.concurrency);
+        let pace = Pace::new(config.rate, config.concurrency, pacer);
         let service = Arc::new(Service { exchange, reader, pace });
         Ok(Self {
             watch: Watch::new(&service, config.probe_every),

@@ -1,12 +1,12 @@
-//! When the next request may go out: so many at once, so many a second, none while the service has
-//! asked for a pause. First come, first served.
+//! When the next request may go out: so many a second (over all processes that share a Redis), so
+//! many at once in this process, none while the service has asked for a pause. First come, first
+//! served.
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use listmill_shared::queue::pace::{Budget, Pacer, Rate};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -14,34 +14,41 @@ use tokio::time::Instant;
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 /// The share of a second's requests that may go out at once.
 const BURSTS: u32 = 10;
+/// Of a minute.
+const SECONDS: NonZeroU32 = NonZeroU32::new(60).unwrap();
 
 /// See the module.
 pub struct Pace {
     slots: Semaphore,
     /// Whose turn it is: the others wait here, so that only one keeps a timer.
     turn: tokio::sync::Mutex<()>,
-    rate: Option<DefaultDirectRateLimiter>,
-    clock: DefaultClock,
+    pacer: Pacer,
+    rate: Option<Budget>,
     resume_at: Mutex<Instant>,
 }
 
 impl Pace {
     /// `rate` requests a second (0 = any number), `concurrency` at once.
-    pub fn new(rate: u32, concurrency: usize) -> Self {
-        let burst = NonZeroU32::new(rate / BURSTS).unwrap_or(NonZeroU32::MIN);
-        let quota = NonZeroU32::new(rate).map(|rate| Quota::per_second(rate).allow_burst(burst));
+    pub fn new(rate: u32, concurrency: usize, pacer: Pacer) -> Self {
+        let rate = NonZeroU32::new(rate).map(|rate| Rate {
+            per_minute: rate.saturating_mul(SECONDS),
+            at_once: NonZeroU32::new(rate.get() / BURSTS).unwrap_or(NonZeroU32::MIN),
+        });
         Self {
             slots: Semaphore::new(concurrency),
             turn: tokio::sync::Mutex::default(),
-            rate: quota.map(RateLimiter::direct),
-            clock: DefaultClock::default(),
+            rate: rate.map(|rate| pacer.budget("http", rate)),
+            pacer,
             resume_at: Mutex::new(Instant::now()),
         }
     }
 
     /// Waits for its turn; the request is under way while the permit lives.
     pub async fn turn(&self) -> SemaphorePermit<'_> {
-        let slot = self.slots.acquire().await.expect("never closed");
+        let Ok(slot) = self.slots.acquire().await else {
+            // Nobody closes it; then nobody would have a turn.
+            return std::future::pending().await;
+        };
         let _turn = self.turn.lock().await;
         loop {
             let resume_at = self.resume_at();
@@ -49,10 +56,11 @@ impl Pace {
                 tokio::time::sleep_until(resume_at).await;
                 continue;
             }
-            let Some(Err(early)) = self.rate.as_ref().map(RateLimiter::check) else {
-                return slot;
-            };
-            tokio::time::sleep(early.wait_time_from(self.clock.now())).await;
+            let Some(rate) = &self.rate else { return slot };
+            match self.pacer.take(rate).await {
+                Ok(()) => return slot,
+                Err(early) => tokio::time::sleep(early).await,
+            }
         }
     }
 

@@ -5,13 +5,14 @@
 //! - connections to a group ≤ slots, but for those that are saying goodbye: a session is opened only
 //!   by the holder of a slot, which first closes idle ones that would be one too many;
 //! - where processes share a group, one task renews this one's part of the slots from the first turn
-//!   until there is neither a turn nor an idle session; slots are given back only after the sessions
-//!   that they were for;
+//!   until there is neither a turn nor a session; slots are given back to the others only after the
+//!   sessions that they were for;
 //! - an idle session is closed with QUIT after [`Limits::idle`]; the task that does so ends when
 //!   none are left;
 //! - a session with a fault never comes back.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Group {
     slots: Slots,
     limits: Limits,
     idle: Mutex<Idle>,
+    /// Sessions that are saying goodbye.
+    leaving: AtomicUsize,
     returned: Notify,
     /// `None`: as fast as they answer.
     pace: Option<Pace>,
@@ -72,6 +75,7 @@ impl Group {
             slots: Slots::new(if shared { 0 } else { connections.max(1) }),
             limits,
             idle: Mutex::default(),
+            leaving: AtomicUsize::new(0),
             returned: Notify::new(),
             pace,
             renewing: Mutex::default(),
@@ -106,7 +110,7 @@ impl Group {
     /// An idle session with `host`, one of `domain` if there is one near; or `None` when a new one
     /// may be opened, which has to be done if it must be a `fresh` one.
     pub async fn session(
-        &self,
+        self: &Arc<Self>,
         host: &Host,
         domain: &str,
         fresh: bool,
@@ -138,7 +142,7 @@ impl Group {
     }
 
     /// Waits until one who has a session already may open another.
-    pub async fn another_connection(&self) {
+    pub async fn another_connection(self: &Arc<Self>) {
         if let Some(pace) = &self.pace {
             pace.another_connection().await;
         }
@@ -149,7 +153,7 @@ impl Group {
     pub fn give_back(self: &Arc<Self>, host: &Host, session: Session) {
         let spent = session.recipients() >= self.limits.recipients;
         if spent || host.several() == Several::FirstOnly {
-            return dismiss(session);
+            return self.dismiss(session);
         }
         let (until, address) = (Instant::now() + self.limits.idle, host.address);
         let mut idle = self.idle();
@@ -160,6 +164,12 @@ impl Group {
         }
         drop(idle);
         self.returned.notify_one();
+    }
+
+    /// Says goodbye to `session` without waiting for the answer.
+    pub fn dismiss(self: &Arc<Self>, session: Session) {
+        self.leave(1);
+        tokio::spawn(Arc::clone(self).goodbye(session));
     }
 
     /// The host said that we are too much for it.
@@ -214,8 +224,10 @@ impl Group {
     }
 
     /// Closes the oldest idle sessions, so that those in use and one more are not too many.
-    fn make_room(&self) {
-        self.surplus(self.slots.held()).into_iter().for_each(dismiss);
+    fn make_room(self: &Arc<Self>) {
+        for session in self.surplus(self.slots.held()) {
+            tokio::spawn(Arc::clone(self).goodbye(session));
+        }
     }
 
     /// Takes out the oldest idle sessions that are more than `slots` have room for.
@@ -223,7 +235,18 @@ impl Group {
         let mut idle = self.idle();
         let surplus = (idle.sessions.len() + self.slots.taken()).saturating_sub(slots);
         let surplus = surplus.min(idle.sessions.len());
+        self.leave(surplus);
         idle.sessions.drain(..surplus).map(|waiting| waiting.session).collect()
+    }
+
+    /// So many sessions are about to say goodbye: counted before they are gone from elsewhere.
+    fn leave(&self, count: usize) {
+        self.leaving.fetch_add(count, Ordering::Relaxed);
+    }
+
+    async fn goodbye(self: Arc<Self>, session: Session) {
+        session.quit(GOODBYE).await;
+        self.leaving.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn start_renewing(self: &Arc<Self>) {
@@ -234,11 +257,12 @@ impl Group {
     }
 
     /// Renews this process's part for as long as it is used.
-    async fn renew_while_used(&self, pace: &Pace, share: &Share) {
+    async fn renew_while_used(self: &Arc<Self>, pace: &Pace, share: &Share) {
         loop {
             // Only this task makes it more.
             let held = self.slots.held();
-            join_all(self.surplus(held).into_iter().map(|session| session.quit(GOODBYE))).await;
+            let surplus = self.surplus(held).into_iter();
+            join_all(surplus.map(|session| Arc::clone(self).goodbye(session))).await;
             if self.slots.resize(pace.renew(share, held).await) {
                 continue;
             }
@@ -265,7 +289,10 @@ impl Group {
     }
 
     fn is_quiet(&self, pace: &Pace) -> bool {
-        pace.is_quiet() && self.idle().sessions.is_empty()
+        // In this order: a session goes from a turn to the idle ones, and from both to the leaving.
+        pace.is_quiet()
+            && self.idle().sessions.is_empty()
+            && self.leaving.load(Ordering::Relaxed) == 0
     }
 
     fn renewing(&self) -> MutexGuard<'_, bool> {
@@ -282,16 +309,12 @@ impl Group {
         let mut idle = self.idle();
         // Oldest first, as sessions are pushed at the end with the same patience.
         let count = idle.sessions.partition_point(|waiting| waiting.until <= now);
+        self.leave(count);
         let expired = idle.sessions.drain(..count).map(|waiting| waiting.session).collect();
         let next = idle.sessions.first().map(|waiting| waiting.until);
         idle.reaping = next.is_some();
         (expired, next)
     }
-}
-
-/// Says goodbye to `session` without waiting for the answer.
-pub fn dismiss(session: Session) {
-    tokio::spawn(session.quit(GOODBYE));
 }
 
 async fn renew(group: Arc<Group>) {
@@ -307,7 +330,9 @@ async fn reap(group: Arc<Group>) {
     loop {
         tokio::time::sleep_until(next).await;
         let (expired, again) = group.expired();
-        expired.into_iter().for_each(dismiss);
+        for session in expired {
+            tokio::spawn(Arc::clone(&group).goodbye(session));
+        }
         match again {
             Some(at) => next = at,
             None => return,

@@ -159,7 +159,7 @@ pub struct Place<'a>(&'a Pace);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.crowd.fetch_sub(1, Ordering::Relaxed);
+        self.0.crowd.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -273,9 +273,9 @@ impl Pace {
         news
     }
 
-    /// Does nobody wait or have a turn?
+    /// Does nobody wait or have a turn? Then all is to be seen that they have left behind.
     pub fn is_quiet(&self) -> bool {
-        self.crowd.load(Ordering::Relaxed) == 0
+        self.crowd.load(Ordering::Acquire) == 0
     }
 
     /// Tells the other processes how many connections this one holds, and learns how many it may.

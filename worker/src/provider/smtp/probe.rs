@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::catch_all::CatchAll;
 use super::connection::Connection;
-use super::group::{Group, dismiss};
+use super::group::Group;
 use super::pace::PutOff;
 use super::pool::{Host, Several};
 use super::session::{Answer, Recipient, Session};
@@ -106,7 +106,7 @@ impl Smtp {
         // It wants to be left alone, or not to be asked by us: no more over this connection.
         let mut session = Some(session);
         if answer.reply.code == 421 || meaning.reason == Reason::Blocked {
-            session.take().into_iter().for_each(dismiss);
+            session.take().into_iter().for_each(|session| place.group.dismiss(session));
         }
         let catch_all = match meaning.reason {
             Reason::Accepted => {
@@ -174,7 +174,7 @@ impl Smtp {
                     session.end_transaction();
                     group.give_back(host, session);
                 } else {
-                    dismiss(session);
+                    group.dismiss(session);
                     fresh = true;
                 }
                 continue;
@@ -183,7 +183,7 @@ impl Smtp {
                 && is_doubtful(host, &session, meaning)
                 && !is_cleared(host, meaning, budget, &mut doubt).await
             {
-                dismiss(session);
+                group.dismiss(session);
                 doubted = Some(meaning);
                 fresh = true;
                 continue;

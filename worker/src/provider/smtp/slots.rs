@@ -44,9 +44,11 @@ impl Slots {
 
     /// Waits for one.
     pub async fn take(&self) -> Slot<'_> {
-        // The semaphore is private and never closed; a slot without a permit would be one too many
-        // for a moment, and no more.
-        Slot { slots: self, permit: self.permits.acquire().await.ok() }
+        match self.permits.acquire().await {
+            Ok(permit) => Slot { slots: self, permit: Some(permit) },
+            // Nobody closes it; then there would be none.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Taken or free.
