@@ -89,6 +89,8 @@ async fn processes_share_the_connections_through_redis() {
     let world = World::with(|config| {
         paced(figures(MANY, MANY, 6))(config);
         config.timeout = Duration::from_secs(20);
+        // Those that are saying goodbye would be more.
+        config.limits.recipients = 10_000;
         config.limits.idle = Duration::from_millis(200);
     })
     .await;
@@ -106,17 +108,18 @@ async fn processes_share_the_connections_through_redis() {
             .await;
         }
     };
-    let (one, two) = tokio::join!(work(&engines[0], &list, 20), async {
+    let (one, (two, then)) = tokio::join!(work(&engines[0], &list, 90), async {
         until_asked(24).await;
         assert_eq!(mx.open(), 6, "who is alone has them all");
-        work(&engines[1], &list, 20).await
+        (work(&engines[1], &list, 20).await, mx.recipients().len())
     });
-    assert_eq!((asked(&one), asked(&two)), (240, 240));
+    assert_eq!((asked(&one), asked(&two)), (1080, 240));
+    assert!(then < 1080, "the second one had its part while the first went on: {then}");
     assert_eq!(mx.counts.most_open.load(SeqCst), 6, "together no more than one");
     // Who has nothing to ask any more leaves its part to the others.
     assert!(mx.wait_open(0).await);
     let (third, open) = tokio::join!(work(&engines[1], &list, 5), async {
-        until_asked(480 + 36).await;
+        until_asked(1080 + 240 + 36).await;
         mx.open()
     });
     assert_eq!((asked(&third), open, mx.counts.most_open.load(SeqCst)), (60, 6, 6));
