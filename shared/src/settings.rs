@@ -1,11 +1,13 @@
 //! Settings: defaults from one documented file ([`DEFAULTS`]), overridden by a TOML file, then by
 //! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
 
+mod hidden;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+pub use hidden::{Secret, ServerUrl};
 use serde::{Deserialize, Deserializer, de};
 
 /// The documented defaults, as shipped.
@@ -20,10 +22,10 @@ const MOST_PATIENCE: Duration = Duration::from_secs(120);
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "described once, in settings.default.toml")]
 pub struct Settings {
-    pub database_url: String,
+    pub database_url: ServerUrl,
     pub database_connections: u32,
     #[serde(deserialize_with = "empty_is_none")]
-    pub redis_url: Option<String>,
+    pub redis_url: Option<ServerUrl>,
     pub redis_namespace: String,
     pub bind: String,
     #[serde(deserialize_with = "empty_is_none")]
@@ -100,30 +102,6 @@ pub struct Settings {
     /// `LISTMILL_*` variables that name no setting: worth a warning, as they may be misspelt.
     #[serde(skip)]
     pub unknown: Vec<String>,
-}
-
-/// A value that must not be shown: `Debug` says only whether there is one.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The value itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "empty" } else { "hidden" })
-    }
 }
 
 /// Who verifies.
@@ -217,12 +195,12 @@ impl Settings {
             true => Ok(()),
             false => Err(SettingsError::Range { name, want, got: got.to_string() }),
         };
-        let url = &self.database_url;
+        let scheme = self.database_url.scheme();
         range(
-            ["sqlite://", "postgres://", "postgresql://"].iter().any(|s| url.starts_with(s)),
+            ["sqlite", "postgres", "postgresql"].contains(&scheme),
             "database_url",
             "a sqlite:// or postgres:// address",
-            &url.split("://").next().unwrap_or(""),
+            &scheme,
         )?;
         range(
             (1..=100_000).contains(&self.worker_concurrency),
@@ -302,8 +280,12 @@ impl Settings {
     }
 }
 
-fn empty_is_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
-    Ok(Some(String::deserialize(d)?).filter(|text| !text.is_empty()))
+fn empty_is_none<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: From<String>,
+{
+    Ok(Some(String::deserialize(d)?).filter(|text| !text.is_empty()).map(T::from))
 }
 
 fn switch<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
@@ -357,7 +339,7 @@ mod tests {
     #[test]
     fn defaults_load_and_variables_override_them() {
         let settings = load(&[]).unwrap();
-        assert_eq!((settings.batch_size, settings.redis_url.as_deref()), (500, None));
+        assert_eq!((settings.batch_size, settings.redis_url), (500, None));
         assert!(settings.rate_limits);
         let settings = load(&[
             ("LISTMILL_BATCH_SIZE", "20"),
@@ -420,7 +402,9 @@ mod tests {
     fn secrets_are_not_shown() {
         let secret = "s3cr3t";
         let names = ["URL", "KEY", "HEADER", "BODY"].map(|name| format!("LISTMILL_HTTP_{name}"));
-        let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), secret)).collect();
+        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), secret)).collect();
+        pairs.push(("LISTMILL_DATABASE_URL", "postgres://me:s3cr3t@host/db"));
+        pairs.push(("LISTMILL_REDIS_URL", "redis://:s3cr3t@host"));
         let settings = load(&pairs).unwrap();
         assert_eq!(settings.http_header.reveal(), secret);
         assert!(!format!("{settings:?}").contains(secret));

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use listmill_shared::store::{Store, StoreError};
 use serde_json::json;
 
-use super::{Context, shown};
+use super::Context;
 
 pub async fn run(context: Context) -> Result<ExitCode> {
     let settings = &context.settings;
-    let url = shown(&settings.database_url);
+    let url = &settings.database_url;
     let work = async {
-        let store = Store::connect(&settings.database_url, settings.database_connections)
+        let store = Store::connect(url.reveal(), settings.database_connections)
             .await
             .with_context(|| format!("cannot open {url}"))?;
         let changed = match store.check_schema().await {

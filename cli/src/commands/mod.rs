@@ -17,7 +17,7 @@ use listmill_shared::app::App;
 use listmill_shared::app::keys::NewKey;
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::domain::id::{AccountId, Ids, KeyId};
-use listmill_shared::settings::Settings;
+use listmill_shared::settings::{ServerUrl, Settings};
 use listmill_shared::store::{Store, StoreError};
 
 use crate::lifecycle::Shutdown;
@@ -38,13 +38,13 @@ pub async fn open(context: &Context) -> Result<App> {
     let settings = &context.settings;
     let app = App::open(settings.clone(), context.clock.clone(), context.ids.clone())
         .await
-        .with_context(|| format!("cannot open {}", shown(&settings.database_url)))?;
+        .with_context(|| format!("cannot open {}", settings.database_url))?;
     match (app.store.check_schema().await, &app.store) {
         (Err(StoreError::SchemaTooOld), Store::Lite { .. }) => {
             app.store.migrate().await?;
             crate::output::complain(&format!(
                 "note: brought the schema of {} up to date",
-                shown(&settings.database_url)
+                settings.database_url
             ));
         }
         (checked, _) => checked?,
@@ -52,18 +52,10 @@ pub async fn open(context: &Context) -> Result<App> {
     Ok(app)
 }
 
-/// A database address without its password.
-pub fn shown(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        _ => url.to_owned(),
-    }
-}
-
 /// The address of a SQLite file.
-pub fn sqlite_url(path: &Path) -> String {
+pub fn sqlite_url(path: &Path) -> ServerUrl {
     let path = path.display().to_string().replace('%', "%25").replace('?', "%3F");
-    format!("sqlite://{path}")
+    ServerUrl::from(format!("sqlite://{path}"))
 }
 
 /// Makes a key; the secret is the caller's to show.
@@ -84,13 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_of_databases_are_not_shown() {
-        assert_eq!(shown("postgres://u:p@ss@host/db"), "postgres://…@host/db");
-        assert_eq!(shown("sqlite://a/b.db"), "sqlite://a/b.db");
-    }
-
-    #[test]
     fn paths_with_url_characters_survive() {
-        assert_eq!(sqlite_url(Path::new("/t/a?b%c.db")), "sqlite:///t/a%3Fb%25c.db");
+        assert_eq!(sqlite_url(Path::new("/t/a?b%c.db")).reveal(), "sqlite:///t/a%3Fb%25c.db");
     }
 }

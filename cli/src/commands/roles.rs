@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use listmill_shared::app::{App, OpenError};
 use tokio::task::JoinSet;
 
+use super::Context;
 use super::embedded::{listen, url_of};
-use super::{Context, shown};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 const LAST_BACK_OFF: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ async fn open_patiently(context: &Context) -> Result<Option<App>> {
         match opened {
             Ok(app) => return Ok(Some(app)),
             Err(OpenError::Store(error)) if error.is_transient() => {
-                let database = shown(&context.settings.database_url);
+                let database = &context.settings.database_url;
                 tracing::warn!(%error, %database, "the database is away; trying again");
             }
             Err(error) => return Err(error.into()),

@@ -8,7 +8,7 @@ use listmill_shared::domain::id::{AccountId, Ids};
 use serde_json::json;
 
 use super::embedded::{Embedded, listen, url_of};
-use super::{Context, make_key, shown};
+use super::{Context, make_key};
 use crate::output::signed;
 
 /// The account of the first start.
@@ -32,7 +32,7 @@ pub async fn run(context: Context) -> Result<ExitCode> {
     let opening = async {
         let app = App::open(settings.clone(), context.clock.clone(), context.ids.clone())
             .await
-            .with_context(|| format!("cannot open {}", shown(&settings.database_url)))?;
+            .with_context(|| format!("cannot open {}", settings.database_url))?;
         app.store.migrate().await?;
         let owner = first_start(&app).await?;
         Ok((app, owner))
@@ -69,7 +69,7 @@ fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) ->
         "url": url,
         "docs": format!("{url}/docs"),
         "provider": provider,
-        "database": shown(&context.settings.database_url),
+        "database": context.settings.database_url.to_string(),
         "account": owner.map(|owner| json!({
             "account_id": owner.account, "email": OWNER, "password": owner.password,
             "credits": CREDITS,
@@ -80,7 +80,7 @@ fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) ->
     let mut rows = vec![
         vec![String::from("API"), url.to_owned()],
         vec![String::from("Docs"), format!("{url}/docs")],
-        vec![String::from("Database"), shown(&context.settings.database_url)],
+        vec![String::from("Database"), context.settings.database_url.to_string()],
         vec![String::from("Provider"), provider.to_owned()],
     ];
     let Some(owner) = owner else {

@@ -55,9 +55,13 @@ pub enum OpenError {
 impl App {
     /// Opens the database and the queue that the settings name; must be called inside a runtime.
     pub async fn open(settings: Settings, clock: Clock, ids: Ids) -> Result<Self, OpenError> {
-        let store = Store::connect(&settings.database_url, settings.database_connections).await?;
+        let url = settings.database_url.reveal();
+        let store = Store::connect(url, settings.database_connections).await?;
         let queue = match &settings.redis_url {
-            Some(url) => Queue::Redis(Box::new(RedisQueue::open(url, &settings.redis_namespace)?)),
+            Some(url) => {
+                let redis = RedisQueue::open(url.reveal(), &settings.redis_namespace)?;
+                Queue::Redis(Box::new(redis))
+            }
             None => Queue::Memory(MemoryQueue::default()),
         };
         Ok(Self::new(store, queue, clock, ids, settings))

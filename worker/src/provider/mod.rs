@@ -16,7 +16,7 @@ use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::queue::QueueError;
 use listmill_shared::queue::pace::Pacer;
-use listmill_shared::settings::{ProviderKind, Settings};
+use listmill_shared::settings::{ProviderKind, ServerUrl, Settings};
 
 use http::Http;
 use lists::ListFiles;
@@ -52,7 +52,7 @@ pub fn build(
     ids: &Ids,
 ) -> Result<Arc<dyn Provider>, ProviderError> {
     // A connection of its own: the pace must not wait behind the queue.
-    let redis = settings.redis_url.as_deref();
+    let redis = settings.redis_url.as_ref().map(ServerUrl::reveal);
     let pacer = || Pacer::open(redis, &settings.redis_namespace, clock.clone(), ids);
     let provider: Arc<dyn Provider> = match settings.provider {
         // It asks nobody: there is nothing to save.

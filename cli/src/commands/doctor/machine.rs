@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use listmill_shared::queue::{Queue, RedisQueue};
-use listmill_shared::settings::{ProviderKind, Settings};
+use listmill_shared::settings::{ProviderKind, ServerUrl, Settings};
 use listmill_shared::store::{Store, StoreError};
 use listmill_worker::doctor::{Finding, clocks};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::commands::{Context, shown};
+use crate::commands::Context;
 
 type Findings = UnboundedSender<Finding>;
 
@@ -75,7 +75,7 @@ fn open_files(limits: &str) -> Option<u64> {
 
 pub async fn database(context: &Context, findings: &Findings) {
     let url = &context.settings.database_url;
-    if let Some(path) = sqlite_path(url) {
+    if let Some(path) = sqlite_path(url.reveal()) {
         let folder = path.parent().unwrap_or(Path::new("."));
         let _ = findings.send(space(folder));
         if !path.exists() {
@@ -93,17 +93,16 @@ pub async fn database(context: &Context, findings: &Findings) {
     let _ = findings.send(problem);
 }
 
-fn unreachable_database(url: &str, why: &str) -> Finding {
+fn unreachable_database(url: &ServerUrl, why: &str) -> Finding {
     Finding::problem(
         "database",
-        format!("{} cannot be used: {why}", shown(url)),
+        format!("{url} cannot be used: {why}"),
         "Is the server up, and does LISTMILL_DATABASE_URL name it, its user, password and database?",
     )
 }
 
 async fn look_at_database(context: &Context, findings: &Findings) -> Result<Finding, StoreError> {
-    let url = &context.settings.database_url;
-    let store = Store::connect(url, 1).await?;
+    let store = Store::connect(context.settings.database_url.reveal(), 1).await?;
     store.ping().await?;
     let server = store.server().await?;
     if let Some(server) = server {
@@ -184,8 +183,8 @@ pub async fn redis(context: &Context, findings: &Findings) {
         return;
     };
     let asked = async {
-        let queue = Queue::Redis(Box::new(RedisQueue::open(url, &settings.redis_namespace)?));
-        queue.server().await
+        let redis = RedisQueue::open(url.reveal(), &settings.redis_namespace)?;
+        Queue::Redis(Box::new(redis)).server().await
     };
     let server = match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(Some(server))) => server,
@@ -196,7 +195,7 @@ pub async fn redis(context: &Context, findings: &Findings) {
             };
             let _ = findings.send(Finding::problem(
                 "redis",
-                format!("{} cannot be used: {why}", shown(url)),
+                format!("{url} cannot be used: {why}"),
                 "Is the server up, and does LISTMILL_REDIS_URL name it? Without it `api` and `worker` \
                  accept lists, but verify nothing.",
             ));
