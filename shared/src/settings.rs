@@ -200,7 +200,7 @@ impl Settings {
             ["sqlite", "postgres", "postgresql"].contains(&scheme),
             "database_url",
             "a sqlite:// or postgres:// address",
-            &scheme,
+            &if scheme.is_empty() { "text without ://" } else { scheme },
         )?;
         range(
             (1..=100_000).contains(&self.worker_concurrency),

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - the slots of all parts together are at most the total: a part grows only by what is free, and
-//!   one that is too big counts in full until its process has reported that it is smaller;
+//!   one that is too big counts in full until its process has reported that it is smaller. (A Redis
+//!   that was wiped learns of all parts again within [`RENEW`]; until then there may be more);
 //! - parts are equal but for the remainder, which goes round: with more processes than slots each
 //!   has its turn ([`TERM`]);
 //! - of two rests the one that was changed last counts, whichever process changed it.

@@ -29,6 +29,8 @@ use super::walk::Budget;
 
 /// How far back in the idle sessions one of the same domain is looked for.
 const LOOK_BACK: usize = 32;
+/// Who has no slot asks for one again after this long.
+const SOON: Duration = Duration::from_millis(250);
 /// How long a server may take to answer QUIT.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -266,8 +268,9 @@ impl Group {
             if self.slots.resize(pace.renew(share, held).await) {
                 continue;
             }
+            let again = if self.slots.held() == 0 { SOON } else { RENEW };
             tokio::select! {
-                () = sleep(RENEW) => {}
+                () = sleep(again) => {}
                 () = self.slots.given_up() => {}
                 () = self.news.notified() => {}
             }
