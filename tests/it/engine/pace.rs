@@ -215,7 +215,7 @@ async fn a_host_whose_pace_is_used_up_starves_nobody() {
         .await;
     let (last_fast, _) = found.iter().enumerate().rfind(|(_, f)| f.0.contains("fast")).unwrap();
     let waited = &found[last_fast + 1..];
-    assert!((1..=10).contains(&waited.len()), "{} waited on", waited.len());
+    assert!((1..=16).contains(&waited.len()), "{} waited on", waited.len());
     assert!(found.iter().filter(|f| f.0.contains("fast")).all(|f| f.1.verdict.again_in.is_none()));
     assert_eq!(slow.recipients().len(), 6);
     // They come back one a second, not all at once.

@@ -9,8 +9,9 @@
 //!
 //! Invariants:
 //! - every RCPT TO and every new connection has taken a cell of its group's budget before;
-//! - the crowd is at most [`CROWD`] times the group's connections, and one while the host has refused
-//!   us and not answered since: a host whose pace is used up cannot fill a worker;
+//! - the crowd is at most [`CROWD`] times the group's connections and as many as had their turn within
+//!   [`AWAY`] lately, so it is served before those who were put off are back; and one while the host
+//!   has refused us and not answered since: a host whose pace is used up cannot fill a worker;
 //! - who is put off was not asked, and is told when its turn comes: promises are given out at the
 //!   pace itself, so those put off come back one by one;
 //! - a host that keeps refusing is in the end answered for without being asked, so every address
@@ -28,6 +29,9 @@ use tokio::sync::Mutex as Line;
 
 /// How many times its connections may wait for a group's turn or have it.
 const CROWD: usize = 2;
+/// How long one who was put off is away at least, until a batch is woken and leased again, in
+/// milliseconds.
+const AWAY: Millis = 3_000;
 /// How long a host that refused us is left alone, the first time, the second, and from then on, in
 /// milliseconds.
 const BACK_OFF: [Millis; 3] = [5_000, 15_000, 60_000];
@@ -141,6 +145,7 @@ pub struct Pace {
     interval_ms: Millis,
     crowd: AtomicUsize,
     most: usize,
+    served: Mutex<Served>,
     rest: Mutex<Rest>,
     /// The connections at once; `None`: this process has them for itself.
     share: Option<Share>,
@@ -152,6 +157,27 @@ pub struct Pace {
 struct Paced {
     budget: Budget,
     line: Line<()>,
+}
+
+/// Who had their turn lately: in this stretch of [`AWAY`], and in the one before.
+#[derive(Default)]
+struct Served {
+    since: Millis,
+    now: usize,
+    before: usize,
+}
+
+impl Served {
+    /// In one stretch.
+    fn lately(&mut self, now: Millis) -> usize {
+        let stretches = (now - self.since).max(0) / AWAY;
+        if stretches > 0 {
+            self.before = if stretches == 1 { self.now } else { 0 };
+            self.now = 0;
+            self.since = now;
+        }
+        self.now.max(self.before)
+    }
 }
 
 /// A place in the crowd; free again when dropped.
@@ -178,6 +204,7 @@ impl Pace {
             clock: clock.clone(),
             crowd: AtomicUsize::new(0),
             most: figures.connections.max(1).saturating_mul(CROWD),
+            served: Mutex::default(),
             rest: Mutex::default(),
             share: pacer.share(name, figures.connections.max(1)),
             promised: AtomicI64::new(0),
@@ -187,7 +214,10 @@ impl Pace {
     /// Joins the crowd.
     pub fn enter(&self) -> Result<Place<'_>, PutOff> {
         self.not_left_alone()?;
-        let most = if self.rest().refusals > 0 { 1 } else { self.most };
+        let most = match self.rest().refusals {
+            0 => self.most.saturating_add(self.served().lately(self.clock.now())),
+            _ => 1,
+        };
         let joined = self.crowd.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |crowd| {
             (crowd < most).then_some(crowd + 1)
         });
@@ -210,6 +240,9 @@ impl Pace {
     pub async fn recipient(&self) {
         let _next = self.recipients.line.lock().await;
         self.another_recipient().await;
+        let mut served = self.served();
+        served.lately(self.clock.now());
+        served.now += 1;
     }
 
     /// The same for one who stood in line already.
@@ -298,6 +331,10 @@ impl Pace {
         self.pacer.leave(share, known).await;
     }
 
+    fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn rest(&self) -> MutexGuard<'_, Rest> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -364,6 +401,28 @@ mod tests {
         assert_eq!(pace.put_off(), PutOff::Paced(Duration::from_secs(2)));
         let last = (0..10_000).map(|_| pace.put_off()).last().unwrap();
         assert_eq!(last, PutOff::Paced(Duration::from_millis(600_000)));
+    }
+
+    #[tokio::test]
+    async fn the_crowd_grows_with_what_is_served() {
+        let (pace, clock) = pace();
+        let room = || {
+            let places: Vec<_> = std::iter::from_fn(|| pace.enter().ok()).collect();
+            places.len()
+        };
+        assert_eq!(room(), 4);
+        for _ in 0..6 {
+            pace.recipient().await;
+        }
+        assert_eq!(room(), 10);
+        clock.advance(AWAY);
+        assert_eq!(room(), 10);
+        pace.recipient().await;
+        assert_eq!(room(), 10);
+        clock.advance(AWAY);
+        assert_eq!(room(), 5);
+        clock.advance(2 * AWAY);
+        assert_eq!(room(), 4);
     }
 
     #[test]
