@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use listmill_shared::queue::share::{RENEW, Share};
+use listmill_shared::queue::share::RENEW;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -72,7 +72,7 @@ pub struct Turn<'a> {
 impl Group {
     /// At most `connections` at once, at `pace`.
     pub fn new(connections: usize, limits: Limits, pace: Option<Pace>) -> Self {
-        let shared = pace.as_ref().is_some_and(|pace| pace.share().is_some());
+        let shared = pace.as_ref().is_some_and(Pace::is_shared);
         Self {
             slots: Slots::new(if shared { 0 } else { connections.max(1) }),
             limits,
@@ -171,7 +171,7 @@ impl Group {
     /// Says goodbye to `session` without waiting for the answer.
     pub fn dismiss(self: &Arc<Self>, session: Session) {
         self.leave(1);
-        tokio::spawn(Arc::clone(self).goodbye(session));
+        self.dismiss_all(vec![session]);
     }
 
     /// The host said that we are too much for it.
@@ -227,9 +227,7 @@ impl Group {
 
     /// Closes the oldest idle sessions, so that those in use and one more are not too many.
     fn make_room(self: &Arc<Self>) {
-        for session in self.surplus(self.slots.held()) {
-            tokio::spawn(Arc::clone(self).goodbye(session));
-        }
+        self.dismiss_all(self.surplus(self.slots.held()));
     }
 
     /// Takes out the oldest idle sessions that are more than `slots` have room for.
@@ -246,26 +244,34 @@ impl Group {
         self.leaving.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Those that were counted as leaving.
+    fn dismiss_all(self: &Arc<Self>, sessions: Vec<Session>) {
+        for session in sessions {
+            tokio::spawn(Arc::clone(self).goodbye(session));
+        }
+    }
+
     async fn goodbye(self: Arc<Self>, session: Session) {
         session.quit(GOODBYE).await;
         self.leaving.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn start_renewing(self: &Arc<Self>) {
-        let shared = self.pace.as_ref().is_some_and(|pace| pace.share().is_some());
+        let shared = self.pace.as_ref().is_some_and(Pace::is_shared);
         if shared && !std::mem::replace(&mut *self.renewing(), true) {
-            tokio::spawn(renew(Arc::clone(self)));
+            tokio::spawn(Arc::clone(self).renew_while_used());
         }
     }
 
     /// Renews this process's part for as long as it is used.
-    async fn renew_while_used(self: &Arc<Self>, pace: &Pace, share: &Share) {
+    async fn renew_while_used(self: Arc<Self>) {
+        let Some(pace) = &self.pace else { return };
         loop {
             // Only this task makes it more.
             let held = self.slots.held();
             let surplus = self.surplus(held).into_iter();
-            join_all(surplus.map(|session| Arc::clone(self).goodbye(session))).await;
-            if self.slots.resize(pace.renew(share, held).await) {
+            join_all(surplus.map(|session| Arc::clone(&self).goodbye(session))).await;
+            if self.slots.resize(pace.renew(held).await) {
                 continue;
             }
             let again = if self.slots.held() == 0 { SOON } else { RENEW };
@@ -281,7 +287,7 @@ impl Group {
             if self.slots.held() > 0 {
                 continue;
             }
-            pace.leave(share).await;
+            pace.leave().await;
             let mut renewing = self.renewing();
             if self.is_quiet(pace) {
                 // Who comes now finds that nobody renews.
@@ -320,22 +326,12 @@ impl Group {
     }
 }
 
-async fn renew(group: Arc<Group>) {
-    if let Some(pace) = &group.pace
-        && let Some(share) = pace.share()
-    {
-        group.renew_while_used(pace, share).await;
-    }
-}
-
 async fn reap(group: Arc<Group>) {
     let mut next = Instant::now() + group.limits.idle;
     loop {
         tokio::time::sleep_until(next).await;
         let (expired, again) = group.expired();
-        for session in expired {
-            tokio::spawn(Arc::clone(&group).goodbye(session));
-        }
+        group.dismiss_all(expired);
         match again {
             Some(at) => next = at,
             None => return,

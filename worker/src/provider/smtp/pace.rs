@@ -227,7 +227,7 @@ impl Pace {
     /// Does the host want to be left alone?
     pub fn not_left_alone(&self) -> Result<(), PutOff> {
         let rest = *self.rest();
-        let left = (rest.until - self.clock.now()).min(BACK_OFF[BACK_OFF.len() - 1]);
+        let left = rest.until - self.clock.now();
         if left <= 0 {
             return Ok(());
         }
@@ -311,22 +311,25 @@ impl Pace {
         self.crowd.load(Ordering::Acquire) == 0
     }
 
+    /// Do processes share the connections?
+    pub fn is_shared(&self) -> bool {
+        self.share.is_some()
+    }
+
     /// Tells the other processes how many connections this one holds, and learns how many it may.
-    pub async fn renew(&self, share: &Share, held: usize) -> usize {
+    pub async fn renew(&self, held: usize) -> usize {
+        let Some(share) = &self.share else { return held };
         let known = *self.rest();
         let part = self.pacer.renew(share, held, known).await;
+        let latest = self.clock.now() + BACK_OFF[BACK_OFF.len() - 1];
         let mut rest = self.rest();
-        *rest = rest.merge(part.rest);
+        *rest = rest.merge(Rest { until: part.rest.until.min(latest), ..part.rest });
         part.slots
     }
 
-    /// What processes share.
-    pub fn share(&self) -> Option<&Share> {
-        self.share.as_ref()
-    }
-
     /// Holds no connections any more.
-    pub async fn leave(&self, share: &Share) {
+    pub async fn leave(&self) {
+        let Some(share) = &self.share else { return };
         let known = *self.rest();
         self.pacer.leave(share, known).await;
     }
