@@ -126,7 +126,7 @@ pub struct PaceHosts {
     pub recipients_per_minute: Option<u32>,
     /// Connections opened in a minute.
     pub connections_per_minute: Option<u32>,
-    /// Connections of one process at once.
+    /// Connections at once.
     pub connections: Option<usize>,
 }
 
