@@ -1,6 +1,8 @@
 //! What processes share through Redis ([`listmill_shared::queue::share`]): whatever they do, and
 //! whoever falls silent, they have no more than the total together, and in the end equal parts.
 
+use std::time::Duration;
+
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::queue::pace::Pacer;
@@ -44,6 +46,8 @@ impl World {
         let clock = Clock::manual(1_700_000_000_000);
         let processes = (0..processes).map(|_| {
             let pacer = Pacer::open(Some(url), "test", clock.clone(), &Ids::system()).unwrap();
+            // A busy machine is no Redis that is away.
+            let pacer = pacer.patient(Duration::from_secs(10));
             let share = pacer.share(name, total).unwrap();
             Process { pacer, share, held: 0, until: 0 }
         });

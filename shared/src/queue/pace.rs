@@ -29,7 +29,7 @@ use crate::domain::id::Ids;
 const MINUTE_MS: f64 = 60_000.0;
 /// How long a block's cells may be used, in milliseconds.
 const LAPSE: Millis = 1_000;
-/// Redis gets this long to answer.
+/// Redis gets this long to answer, if nothing else is said.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// A Redis that did not answer is left alone for so many milliseconds.
 const AWAY: Millis = 2_000;
@@ -93,6 +93,7 @@ pub struct Pacer {
     pub(super) clock: Clock,
     /// This process among those that share.
     pub(super) process: Box<str>,
+    patience: Duration,
     away: AtomicBool,
     away_until: AtomicI64,
 }
@@ -117,7 +118,12 @@ impl Pacer {
 
     fn new(redis: Option<RedisQueue>, clock: Clock, process: Box<str>) -> Self {
         let (away, away_until) = (AtomicBool::new(false), AtomicI64::new(0));
-        Self { redis, clock, process, away, away_until }
+        Self { redis, clock, process, patience: PATIENCE, away, away_until }
+    }
+
+    /// The same, but Redis gets this long to answer.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The budget called `name`; a process should have it once.
@@ -171,7 +177,7 @@ impl Pacer {
         now: Millis,
         asked: impl Future<Output = Result<T, redis::RedisError>>,
     ) -> Option<T> {
-        let failure = match tokio::time::timeout(PATIENCE, asked).await {
+        let failure = match tokio::time::timeout(self.patience, asked).await {
             Ok(Ok(answer)) => {
                 if self.away.swap(false, Ordering::Relaxed) {
                     tracing::info!("redis is back: processes share the pace again");

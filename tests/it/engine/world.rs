@@ -52,6 +52,8 @@ impl World {
     /// Another process's engine, which keeps its pace through `redis`.
     pub fn engine_at(&self, redis: Option<&str>) -> Smtp {
         let pacer = Pacer::open(redis, "test", self.clock.clone(), &Ids::system()).unwrap();
+        // A busy machine is no Redis that is away.
+        let pacer = pacer.patient(Duration::from_secs(10));
         Smtp::paced(self.config.clone(), self.clock.clone(), Ids::seeded(8), pacer).unwrap()
     }
 

@@ -62,6 +62,8 @@ impl World {
     pub fn provider_at(&self, redis: &str) -> Http {
         let clock = self.clock.clone();
         let pacer = Pacer::open(Some(redis), "test", clock.clone(), &Ids::system()).unwrap();
+        // A busy machine is no Redis that is away.
+        let pacer = pacer.patient(Duration::from_secs(10));
         Http::paced(&self.config, clock, Ids::seeded(8), pacer).unwrap()
     }
 
