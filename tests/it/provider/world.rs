@@ -20,7 +20,6 @@ pub struct World {
     pub service: Upstream,
     pub provider: Http,
     pub config: Config,
-    pub clock: Clock,
 }
 
 pub fn config(base: &str) -> Config {
@@ -53,14 +52,13 @@ impl World {
         let service = Upstream::start(script).await;
         let mut config = config(&service.base());
         change(&mut config);
-        let clock = Clock::manual(START);
-        let provider = Http::new(&config, clock.clone(), Ids::seeded(7)).unwrap();
-        Self { service, provider, config, clock }
+        let provider = Http::new(&config, Clock::manual(START), Ids::seeded(7)).unwrap();
+        Self { service, provider, config }
     }
 
-    /// Another process's provider, which keeps its pace through `redis`.
+    /// Another process's provider, which keeps its pace through `redis`, in real time as Redis does.
     pub fn provider_at(&self, redis: &str) -> Http {
-        let clock = self.clock.clone();
+        let clock = Clock::system();
         let pacer = Pacer::open(Some(redis), "test", clock.clone(), &Ids::system()).unwrap();
         // A busy machine is no Redis that is away.
         let pacer = pacer.patient(Duration::from_secs(10));
