@@ -9,7 +9,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use listmill_shared::app::App;
+use listmill_shared::app::health::Held;
 use listmill_shared::queue::Queue;
+use listmill_shared::store::sessions::Health;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -31,6 +33,19 @@ pub fn describe_metrics() {
         "listmill_gate_refusals_total",
         "Requests that the gate turned away, by reason."
     );
+    metrics::describe_gauge!(
+        "listmill_stuck_seconds",
+        "For how long the part has not got on that has been stuck longest; 0 = none."
+    );
+    metrics::describe_gauge!(
+        "listmill_blocking_sessions",
+        "Database sessions that others of ours wait for."
+    );
+    metrics::describe_gauge!(
+        "listmill_clock_offset_seconds",
+        "What this machine's clock lacks to the database's."
+    );
+    metrics::describe_counter!("listmill_leases_lost_total", "Leases that were taken over.");
     metrics::describe_gauge!("listmill_build_info", "1, labelled with the version.");
     metrics::gauge!("listmill_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -41,12 +56,27 @@ pub struct Readiness {
     /// `ready`, or `unavailable` (503).
     #[schema(example = "ready")]
     status: &'static str,
-    /// `ok` or `away`; left out when all is well.
+    /// `ok`, `away`, `read_only` or `full`; left out when all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<&'static str>,
-    /// Likewise; left out where there is no Redis.
+    /// `ok` or `away`; left out when all is well, and where there is no Redis.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis: Option<&'static str>,
+    /// Parts of this process that do not get on, longest first; left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stuck: Vec<StuckPart>,
+}
+
+/// A part of the process that does not get on, though others may.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StuckPart {
+    /// `settle`, `lease`, `renew`, `dispatch` or `sweep`.
+    #[schema(example = "settle")]
+    part: &'static str,
+    /// What it is about: an account, a task, a kind of repair.
+    about: String,
+    /// For how long.
+    seconds: f64,
 }
 
 /// Is the process up?
@@ -60,26 +90,34 @@ pub async fn healthz() -> &'static str {
 
 /// Can it serve?
 ///
-/// Asks the database and, where one is set, Redis; each gets two seconds.
+/// Asks the database (that of an embedded deployment is written to) and, where one is set, Redis; each gets
+/// two seconds. `stuck` names parts that do not get on while others do, and is no reason for 503.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()),
     responses(
         (status = 200, description = "Yes.", body = Readiness),
         (status = 503, description = "No; the body says what is away.", body = Readiness),
     ))]
 pub async fn readyz(State(app): State<App>) -> Response {
-    let database = tokio::time::timeout(PATIENCE, app.store.ping());
+    let database = tokio::time::timeout(PATIENCE, app.database_health());
     let redis = tokio::time::timeout(PATIENCE, app.queue.ping());
     let (database, redis) = tokio::join!(database, redis);
-    let (database, redis) = (matches!(database, Ok(Ok(()))), matches!(redis, Ok(Ok(()))));
-    if database && redis {
-        let ready = Readiness { status: "ready", database: None, redis: None };
+    let (database, redis) = (database.unwrap_or(Health::Away), matches!(redis, Ok(Ok(()))));
+    let part = |held: Held| StuckPart {
+        part: held.part,
+        about: held.about,
+        seconds: held.for_ms as f64 / 1_000.0,
+    };
+    let stuck: Vec<StuckPart> = app.stuck.held(app.now()).into_iter().map(part).collect();
+    if database == Health::Ok && redis {
+        let ready = Readiness { status: "ready", database: None, redis: None, stuck };
         return axum::Json(ready).into_response();
     }
-    let word = |there| Some(if there { "ok" } else { "away" });
+    let word = if redis { "ok" } else { "away" };
     let away = Readiness {
         status: "unavailable",
-        database: word(database),
-        redis: matches!(app.queue, Queue::Redis(_)).then(|| word(redis)).flatten(),
+        database: Some(database.as_str()),
+        redis: matches!(app.queue, Queue::Redis(_)).then_some(word),
+        stuck,
     };
     (StatusCode::SERVICE_UNAVAILABLE, axum::Json(away)).into_response()
 }

@@ -2,8 +2,10 @@
 //!
 //! The place is taken before the work and filled with the answer after it. The work runs in a task
 //! of its own, so that a client that hangs up cannot leave it half done with the place taken; if the
-//! process dies, the place is free again after [`DEAD_MS`]. Answers of 402 and 5xx give the place up:
-//! nothing was done, and the next try may go better.
+//! process dies, the place is free again after [`DEAD_MS`]. Who had it before and comes back from a freeze
+//! finds that its salt is not the place's any more, and answers nothing. Work that charges credits keeps its
+//! answer in the transaction that charges ([`Place`]). Answers of 402 and 5xx give the place up: nothing
+//! was done, and the next try may go better.
 //!
 //! Submissions of lists have their own way (`app::submit`), since their bodies are streams.
 
@@ -17,6 +19,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::FutureExt;
 use listmill_shared::app::App;
+use listmill_shared::store::StoreError;
+use listmill_shared::store::checks::Answered;
 use listmill_shared::store::idempotency::{Remembered, RequestKey};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -76,18 +80,29 @@ impl FromRequest<Api> for Once {
     }
 }
 
+/// Where the answer will be kept.
+#[derive(Clone)]
+pub struct Place {
+    /// Randomness of this request; the fence of its place.
+    pub salt: Salt,
+    /// The place; none without an `Idempotency-Key`.
+    pub request: Option<RequestKey>,
+}
+
 /// What the work came to.
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// JSON.
     pub body: String,
+    /// The work itself has kept it in its [`Place`].
+    pub kept: bool,
 }
 
 impl Answer {
     /// 200.
     pub fn ok(body: String) -> Self {
-        Self { status: 200, body }
+        Self { status: 200, body, kept: false }
     }
 }
 
@@ -102,7 +117,7 @@ pub struct Done {
 
 impl IntoResponse for Done {
     fn into_response(self) -> Response {
-        let Answer { status, body } = self.answer;
+        let Answer { status, body, .. } = self.answer;
         let kind = if status >= 400 { PROBLEM_JSON } else { "application/json" };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() =
@@ -131,12 +146,12 @@ impl Once {
     /// Does the work, unless it was done before.
     pub async fn run<F, W>(self, api: &Api, caller: &Caller, work: W) -> Result<Done, Problem>
     where
-        W: FnOnce(Salt) -> F + Send + 'static,
+        W: FnOnce(Place) -> F + Send + 'static,
         F: Future<Output = Result<Answer, Problem>> + Send + 'static,
     {
         let salt: Salt = api.app.ids.bytes();
         let Some(key) = self.key else {
-            let answer = work(salt).await?;
+            let answer = work(Place { salt, request: None }).await?;
             return Ok(Done { answer, salt: salt.to_vec(), replayed: false });
         };
         let request = RequestKey { account: caller.account, route: self.route, key };
@@ -151,30 +166,58 @@ impl Once {
         }
         let app = api.app.clone();
         let working = tokio::spawn(async move {
-            let worked = AssertUnwindSafe(work(salt)).catch_unwind().await;
+            let place = Place { salt, request: Some(request.clone()) };
+            let worked = AssertUnwindSafe(work(place)).catch_unwind().await;
             let worked = worked.unwrap_or_else(|_| {
                 tracing::error!(route = request.route, "handler panicked; answered 500");
                 Err(Problem::internal())
             });
-            remember(&app, &request, &worked).await;
-            worked
+            match remember(&app, &request, &salt, &worked).await {
+                true => worked,
+                false => Err(taken_over()),
+            }
         });
         let answer = working.await.map_err(|_| Problem::unavailable())??;
         Ok(Done { answer, salt: salt.to_vec(), replayed: false })
     }
 }
 
-async fn remember(app: &App, request: &RequestKey, worked: &Result<Answer, Problem>) {
+/// Keeps the answer, or gives the place up; `false`: somebody else has taken the place over.
+async fn remember(
+    app: &App,
+    request: &RequestKey,
+    salt: &Salt,
+    worked: &Result<Answer, Problem>,
+) -> bool {
     let kept = match worked {
-        Ok(answer) => app.store.remember_answer(request, answer.status as i16, &answer.body).await,
+        Ok(Answer { kept: true, .. }) => Ok(true),
+        Ok(answer) => keep(app, request, salt, answer.status, &answer.body).await,
         Err(problem) if problem.status() < 500 && problem.status() != 402 => {
-            app.store.remember_answer(request, problem.status() as i16, &problem.json()).await
+            keep(app, request, salt, problem.status(), &problem.json()).await
         }
-        Err(_) => app.store.forget_request(request).await,
+        Err(_) => app.store.forget_request(request, salt).await.map(|()| true),
     };
-    if let Err(error) = kept {
+    kept.unwrap_or_else(|error| {
         tracing::warn!(%error, route = request.route, "answer to an Idempotency-Key not kept");
-    }
+        true
+    })
+}
+
+async fn keep(
+    app: &App,
+    request: &RequestKey,
+    salt: &Salt,
+    status: u16,
+    body: &str,
+) -> Result<bool, StoreError> {
+    let answered = Answered { request, salt, status: status as i16, body };
+    app.store.remember_answer(&answered).await
+}
+
+/// The request was so slow that a later one with the same key has done it.
+pub fn taken_over() -> Problem {
+    Problem::new(IN_PROGRESS, "A later request with this Idempotency-Key was faster. Ask again.")
+        .retry_after(1)
 }
 
 fn replay(first: Option<Remembered>, fingerprint: &[u8]) -> Result<Done, Problem> {
@@ -184,7 +227,7 @@ fn replay(first: Option<Remembered>, fingerprint: &[u8]) -> Result<Done, Problem
             "An Idempotency-Key stands for one request, body included. Take a new one.",
         )),
         Some(Remembered { status: Some(status), body: Some(body), salt, .. }) => {
-            let answer = Answer { status: status as u16, body };
+            let answer = Answer { status: status as u16, body, kept: true };
             Ok(Done { answer, salt, replayed: true })
         }
         // At work, or given up this very moment: either way the client may ask again.

@@ -103,8 +103,11 @@ pub async fn serve(
     listener: TcpListener,
     drain: CancellationToken,
 ) -> Result<(), ServeError> {
-    let api = Api::new(app, provider, drain.clone())?;
-    run(routes::router(api), listener, drain).await
+    let api = Api::new(app.clone(), provider, drain.clone())?;
+    tokio::select! {
+        served = run(routes::router(api), listener, drain) => served,
+        () = app.keep_time() => Ok(()),
+    }
 }
 
 /// Serves `/healthz`, `/readyz` and `/metrics` only: for worker processes.

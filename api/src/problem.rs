@@ -66,6 +66,7 @@ kinds! {
     UNSUPPORTED_ENCODING = 415 "unsupported_encoding" "The body is packed in a way that is not taken here";
     INTERNAL = 500 "internal_error" "Something went wrong on our side";
     TOO_MANY_SUBMISSIONS = 503 "too_many_submissions" "Too many lists are being received";
+    STORAGE_FULL = 507 "storage_full" "No room left";
     UNAVAILABLE = 503 "unavailable" "Not available for the moment";
 }
 
@@ -216,6 +217,20 @@ impl From<StoreError> for Problem {
         match error {
             // Logged where it happened.
             StoreError::Away => Self::unavailable(),
+            error if error.is_full() => {
+                tracing::error!(%error, "the database's disk is full; answered 507");
+                Self::new(
+                    STORAGE_FULL,
+                    "The database has no room left on its disk, so nothing can be changed. \
+                     What is stored can be read. Try again when there is room.",
+                )
+                .retry_after(5)
+            }
+            error if error.is_read_only() => {
+                tracing::warn!(%error, "the database takes no writes; answered 503");
+                Self::new(UNAVAILABLE, "The database takes no changes for the moment.")
+                    .retry_after(5)
+            }
             error if error.is_transient() => {
                 tracing::warn!(%error, "database away; answered 503");
                 Self::unavailable()
@@ -257,6 +272,7 @@ impl From<VerifyError> for Problem {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Insufficient => Self::insufficient(0),
+            VerifyError::TakenOver => crate::idempotency::taken_over(),
             VerifyError::Store(error) => error.into(),
         }
     }

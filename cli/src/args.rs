@@ -76,6 +76,21 @@ pub enum Command {
 }
 
 impl Command {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Demo(_) => "demo",
+            Command::Verify(_) => "verify",
+            Command::Up => "up",
+            Command::Api => "api",
+            Command::Worker => "worker",
+            Command::Migrate => "migrate",
+            Command::Doctor => "doctor",
+            Command::Bench(_) => "bench",
+            Command::Admin(_) => "admin",
+        }
+    }
+
     /// Does it run until told to stop?
     pub fn is_role(&self) -> bool {
         matches!(self, Command::Up | Command::Api | Command::Worker)
@@ -257,6 +272,15 @@ pub enum AccountCommand {
         /// An operator's account
         #[arg(long)]
         admin: bool,
+    },
+    /// Change an account's share of the workers, against the other accounts'
+    Weight {
+        /// Whose (id or e-mail)
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: String,
+        /// An account of weight 3 gets three times as much as one of weight 1, while both have work
+        #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1000))]
+        weight: i32,
     },
 }
 

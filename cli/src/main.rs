@@ -75,7 +75,8 @@ async fn dispatch(context: Context, command: Command) -> Result<ExitCode> {
 
 fn prepare(cli: Cli) -> Result<(Context, Command)> {
     let file = settings_file(cli.config);
-    let settings = Settings::load(file.as_deref(), environment())?;
+    let mut settings = Settings::load(file.as_deref(), environment())?;
+    settings.role = cli.command.name();
     start_log(&settings, cli.command.is_role())?;
     for variable in &settings.unknown {
         tracing::warn!(%variable, "this environment variable names no setting: is it misspelt?");

@@ -102,6 +102,9 @@ pub struct Settings {
     /// `LISTMILL_*` variables that name no setting: worth a warning, as they may be misspelt.
     #[serde(skip)]
     pub unknown: Vec<String>,
+    /// What the process does, for those who look at the database's sessions.
+    #[serde(skip)]
+    pub role: &'static str,
 }
 
 /// Who verifies.
@@ -162,6 +165,11 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// What this process's sessions are called on a database server.
+    pub fn session(&self) -> String {
+        format!("listmill {} {}", self.role, std::process::id())
+    }
+
     /// Reads defaults, then `file` (an error if named but missing), then `environment`
     /// (`LISTMILL_*` pairs; others are ignored).
     pub fn load(

@@ -2,10 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use listmill_shared::app::App;
 use listmill_shared::store::batches::Held;
 use tokio_util::sync::CancellationToken;
+
+/// Leases extended in one statement.
+const AT_ONCE: usize = 1_000;
+/// How soon those are tried again that could not be extended.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Leases by fence; each with the token that is cancelled when it is lost.
 #[derive(Default)]
@@ -30,27 +36,51 @@ impl Leases {
     /// Tells the holder of a lease that it is not ours any more.
     pub fn lose(&self, token: i64) {
         if let Some((held, lost)) = self.lock().get(&token) {
-            tracing::debug!(batch = ?held.batch, "lease lost");
+            if !lost.is_cancelled() {
+                tracing::debug!(batch = ?held.batch, "lease lost");
+                metrics::counter!("listmill_leases_lost_total").increment(1);
+            }
             lost.cancel();
         }
     }
 
     /// Extends every lease, again and again, until dropped.
     pub async fn keep_alive(&self, app: &App) {
-        let ttl = app.settings.lease_ttl;
+        let every = app.settings.lease_ttl / 3;
         loop {
-            tokio::time::sleep(ttl / 3).await;
-            let held: Vec<Held> = self.lock().values().map(|(held, _)| *held).collect();
-            let until = app.now() + app.settings.lease_millis();
-            match app.store.renew(&held, until).await {
-                Ok(lost) => {
-                    for held in held.iter().filter(|held| lost.contains(&held.batch)) {
-                        self.lose(held.token);
-                    }
+            tokio::time::sleep(every).await;
+            let mut held: Vec<Held> = self.lock().values().map(|(held, _)| *held).collect();
+            // What somebody is just writing, or could not be reached, comes again soon.
+            let tries = (every.as_millis() / AGAIN.as_millis()).max(1);
+            for _ in 0..tries {
+                held = self.renew(app, held).await;
+                if held.is_empty() {
+                    break;
                 }
-                Err(error) => tracing::warn!(%error, leases = held.len(), "leases not renewed"),
+                tokio::time::sleep(AGAIN.min(every)).await;
             }
         }
+    }
+
+    /// Extends leases; returns those to be tried again.
+    async fn renew(&self, app: &App, held: Vec<Held>) -> Vec<Held> {
+        let mut later = Vec::new();
+        for some in held.chunks(AT_ONCE) {
+            let until = app.now() + app.settings.lease_millis();
+            match app.store.renew(some, until).await {
+                Ok(renewed) => {
+                    app.stuck.got_on("renew", "");
+                    renewed.lost.iter().for_each(|held| self.lose(held.token));
+                    later.extend(renewed.later);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, leases = some.len(), "leases not renewed; trying again");
+                    app.stuck.failed("renew", "", app.now());
+                    later.extend_from_slice(some);
+                }
+            }
+        }
+        later
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, (Held, CancellationToken)>> {

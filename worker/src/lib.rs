@@ -5,11 +5,13 @@
 //! queue ──▶ runtime (apalis) ──▶ processor: lease ▸ verify ▸ … ──▶ settler ──▶ store
 //!                                     ▲ stops: cancelled and paused tasks
 //!                                     ▲ leases: kept alive, or lost
-//! sweeper: expired leases, lost messages, free windows
+//! dispatcher: who is next, whenever there is room
+//! sweeper: expired leases, lost messages, what is due
 //! ```
 //!
 //! Nothing here knows of API keys: a revocation has no way to reach a running task.
 
+mod dispatcher;
 pub mod doctor;
 mod health;
 mod leaser;

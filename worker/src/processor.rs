@@ -1,29 +1,39 @@
 //! One batch: lease ▸ verify concurrently ▸ settle in steps ▸ release.
 //!
 //! * No address starts without a permit of the process, nor without a held credit.
-//! * Finished addresses go to the settler about every [`STEP_AGE`], or [`STEP_ROWS`] at once.
+//! * Finished addresses go to the settler about every [`STEP_AGE`], or [`STEP_ROWS`] at once, one step at a
+//!   time. While one is being settled further ones are kept, never more than the batch has, and none of
+//!   them keeps its permit: a settlement that is stuck holds up nobody else.
 //! * A cancelled task or a lost lease drops what is under way at once; a paused task, a process that
 //!   drains or a provider that is down starts nothing more and lets it end.
 //! * An address whose mail server says "later" is set aside, its credit given back; a batch with
 //!   nothing else left waits, holding neither a lease nor a permit.
+//! * An address whose verification panics is `internal_error`. A batch whose leases keep ending without a
+//!   word is run with nothing else in the process, then halved, until the address is known that ends it
+//!   ([`Caution`]).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use listmill_shared::app::App;
 use listmill_shared::app::provider::{FollowUp, Provider, ask};
-use listmill_shared::domain::batch::{After, Deferral, Finding, Lease, Settled, Step};
+use listmill_shared::domain::batch::{
+    After, BatchRef, Caution, Deferral, Finding, Lease, Sent, Settled, Step,
+};
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::payload::{Batch, decode_batch};
 use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
 use listmill_shared::queue::Delivery;
 use listmill_shared::store::batches::Held;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use listmill_shared::store::sweep::Ended;
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
 use crate::leaser::{Drained, Leaser};
 use crate::leases::Leases;
@@ -48,6 +58,9 @@ pub struct Shared {
     pub leases: Arc<Leases>,
     pub stops: Arc<Stops>,
     pub settler: Settler,
+    pub dispatcher: Dispatcher,
+    /// Held by every batch at work; whole, by one that must be alone.
+    pub alone: Arc<RwLock<()>>,
     /// Start nothing more.
     pub drain: CancellationToken,
     /// Drop what is under way.
@@ -78,40 +91,47 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
         Some(permit) => shared.leaser.lease(batch).await.map(|lease| lease.zip(Some(permit))),
         None => Err(Drained),
     };
-    match leased {
-        Ok(Some((lease, permit))) => work(&shared, *lease, permit, room).await,
-        Ok(None) => {}
+    if leased.is_err() {
         // Taken off the queue, but not leased: somebody else may have it.
-        Err(Drained) => shared.app.send(&[batch]).await,
+        shared.app.send(&[Sent { batch, first: false }]).await;
     }
+    // The lease says all from now on; should a crash of the database undo it, the sweeper sends again.
     if let Err(error) = shared.app.queue.ack(delivery).await {
         tracing::debug!(%error, "not acknowledged; the reference will be found stale");
     }
+    if let Ok(Some((lease, permit))) = leased {
+        work(&shared, *lease, permit, room).await;
+    }
 }
 
+/// Works on a leased batch; if that panics, the lease is given back at once.
 async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, room: Room) {
-    let held = Held { batch: lease.batch, token: lease.token };
-    let lost = shared.leases.insert(held);
-    let course = shared.stops.follow(lease.batch.task);
-    match decode_batch(&lease.payload) {
-        Ok(batch) => {
-            let run = Run {
-                shared: shared.clone(),
-                next: 0,
-                startable: lease.held,
-                held: lease.held,
-                findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
-                deferrals: Vec::new(),
-                earliest: None,
-                dropped: false,
-                under_way: FuturesUnordered::new(),
-                permit: Some(permit),
-                batch: Arc::new(batch),
-                lease,
-                room,
-            };
-            run.run(lost, course).await;
+    let (batch, account, token) = (lease.batch, lease.account, lease.token);
+    let lost = shared.leases.insert(Held { batch, token });
+    let worked = AssertUnwindSafe(work_on(shared, lease, permit, room, lost)).catch_unwind().await;
+    shared.leases.remove(token);
+    if worked.is_err() {
+        // The panic hook has told where.
+        tracing::error!(?batch, "the worker panicked on this batch; it goes back to work");
+        let BatchRef { task, no } = batch;
+        let lease = Ended { task_id: task, no, lease_token: token, account_id: account };
+        match shared.app.store.take_back(&lease, None, shared.app.now()).await {
+            Ok(_) => shared.dispatcher.poke(),
+            Err(error) => tracing::warn!(%error, ?batch, "not handed back; its lease will run out"),
         }
+    }
+}
+
+async fn work_on(
+    shared: &Arc<Shared>,
+    lease: Lease,
+    permit: OwnedSemaphorePermit,
+    room: Room,
+    lost: CancellationToken,
+) {
+    let course = shared.stops.follow(lease.batch.task);
+    let batch = match decode_batch(&lease.payload) {
+        Ok(batch) => batch,
         Err(error) => {
             tracing::error!(%error, batch = ?lease.batch, "stored batch is damaged; task fails");
             let now = shared.app.now();
@@ -119,9 +139,45 @@ async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, 
             if let Err(error) = failed {
                 tracing::error!(%error, task = %lease.batch.task, "cannot fail the task");
             }
+            return;
         }
-    }
-    shared.leases.remove(held.token);
+    };
+    let caution = Caution::of(lease.lost, batch.len() - lease.done.len());
+    let mut permit = Some(permit);
+    let (_alone, _among) = match (caution, shared.alone.try_read()) {
+        (Caution::None, Ok(among)) => (None, Some(among)),
+        (Caution::None, Err(_)) => {
+            // Those at work must end first, and need permits for that.
+            permit = None;
+            (None, Some(shared.alone.read().await))
+        }
+        (_, among) => {
+            drop(among);
+            permit = None;
+            tracing::warn!(batch = ?lease.batch, lost = lease.lost, ?caution, "its leases keep being lost");
+            (Some(shared.alone.write().await), None)
+        }
+    };
+    let run = Run {
+        shared: shared.clone(),
+        next: 0,
+        startable: match caution {
+            Caution::Alone(most) => lease.held.min(most as i64),
+            _ => lease.held,
+        },
+        give_up: caution == Caution::GiveUp,
+        findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
+        deferrals: Vec::new(),
+        settling: None,
+        earliest: None,
+        dropped: false,
+        under_way: FuturesUnordered::new(),
+        permit,
+        batch: Arc::new(batch),
+        lease,
+        room,
+    };
+    run.run(lost, course).await;
 }
 
 /// An address under way; its permit is free again when it ends or is dropped.
@@ -163,11 +219,13 @@ struct Run {
     next: usize,
     /// Held credits not given to an address yet.
     startable: i64,
-    /// Held credits not settled yet, as the database has it.
-    held: i64,
+    /// Is the next address the one that has ended every process that asked about it?
+    give_up: bool,
     findings: Vec<Finding>,
     /// Set aside since the last step.
     deferrals: Vec<Deferral>,
+    /// A step that is being settled.
+    settling: Option<oneshot::Receiver<Settled>>,
     /// When the first address that is set aside is due.
     earliest: Option<Millis>,
     /// Is there an address that was started, and came to nothing?
@@ -187,14 +245,9 @@ impl Run {
         if let End::Lost = end {
             return;
         }
-        let task = self.lease.batch.task;
         let step = self.take_step(after);
-        let settled = self.shared.settler.settle(step).await;
-        if let Some(Settled::Stored { batch_done: false, .. }) = settled
-            && let Err(error) = self.shared.app.dispatch(task).await
-        {
-            tracing::warn!(%error, %task, "handed back, not dispatched; the sweeper will");
-        }
+        // Whatever comes of it, the settler has seen to it.
+        let _ = self.shared.settler.settle(step).await;
     }
 
     /// How the lease ends: does all that has no result wait for its time?
@@ -229,8 +282,10 @@ impl Run {
                 return End::Release;
             }
             let rows = self.findings.len() + self.deferrals.len();
-            if rows >= STEP_ROWS {
-                self.put_step().await;
+            if self.settling.is_some() {
+                step_due = None;
+            } else if rows >= STEP_ROWS {
+                self.put_step();
                 step_due = None;
             } else if rows > 0 && step_due.is_none() {
                 step_due = Some(tokio::time::Instant::now() + STEP_AGE);
@@ -246,8 +301,12 @@ impl Run {
                     }
                 }
                 () = tokio::time::sleep_until(step_at), if step_due.is_some() => {
-                    self.put_step().await;
+                    self.put_step();
                     step_due = None;
+                }
+                // A lost fence is told to the lease, too.
+                () = settled(&mut self.settling), if self.settling.is_some() => {
+                    self.settling = None;
                 }
                 Some(outcome) = self.under_way.next(), if !self.under_way.is_empty() => {
                     self.note(outcome);
@@ -348,9 +407,29 @@ impl Run {
         self.next += 1;
         self.startable -= 1;
         let attempt = self.deferred(seq).map_or(1, |before| before.attempts + 1);
+        let (of, give_up) = (self.lease.batch, std::mem::take(&mut self.give_up));
+        if give_up {
+            // The others are for the next lease, alone again.
+            self.startable = 0;
+        }
         Box::pin(async move {
             let address = batch.get(index).map_or("", |entry| entry.text);
-            let (verdict, attempts) = ask(&*shared.provider, address, attempt).await;
+            let asked = match give_up {
+                true => Ok((ended_processes(), attempt)),
+                false => {
+                    AssertUnwindSafe(ask(&*shared.provider, address, attempt)).catch_unwind().await
+                }
+            };
+            let (verdict, attempts) = asked.unwrap_or_else(|_| {
+                // The panic hook has told where; the address itself is the owner's business.
+                tracing::error!(batch = ?of, seq, "the provider panicked on this address");
+                (
+                    internal_error(
+                        "the verification of this address failed by a fault of the program",
+                    ),
+                    attempt,
+                )
+            });
             let now = shared.app.now();
             if verdict.temporary && shared.provider.follow_up() == FollowUp::Later {
                 if shared.health.is_down() {
@@ -371,24 +450,42 @@ impl Run {
         })
     }
 
-    async fn put_step(&mut self) {
+    fn put_step(&mut self) {
         let step = self.take_step(After::Keep);
-        self.shared.settler.put(step).await;
+        self.settling = Some(self.shared.settler.settle(step));
     }
 
     fn take_step(&mut self, after: After) -> Step {
-        let step = Step {
+        Step {
             batch: self.lease.batch,
             account: self.lease.account,
             token: self.lease.token,
             findings: std::mem::take(&mut self.findings),
             deferrals: std::mem::take(&mut self.deferrals),
-            held: self.held,
             after,
-        };
-        self.held -= step.resolved();
-        step
+        }
     }
+}
+
+/// Ends when the step that is being settled is, one way or the other.
+async fn settled(settling: &mut Option<oneshot::Receiver<Settled>>) {
+    if let Some(wait) = settling {
+        // No answer: it could not be settled, and the lease has been told.
+        let _ = wait.await;
+    }
+}
+
+/// Nothing is known of an address, for a reason of ours.
+fn internal_error(why: &str) -> Verdict {
+    let detail = serde_json::json!({ "error": why }).to_string();
+    Verdict { detail: Some(detail), ..Verdict::of(Reason::InternalError) }
+}
+
+/// The verdict on an address that is not asked about any more.
+fn ended_processes() -> Verdict {
+    internal_error(
+        "every process that asked about this address ended without a word; it was not asked again",
+    )
 }
 
 /// When an address is due that is set aside now. Rounded up, so that a batch wakes a few times, not

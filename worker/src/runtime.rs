@@ -2,7 +2,8 @@
 //! settler, the lease keeper, the stop watcher and the sweeper.
 //!
 //! A delivery is taken only while a permit is free and few leased addresses wait to be started, so
-//! a worker does not sit on work that another could do. Handlers run as tasks of their own: a
+//! a worker does not sit on work that another could do. An account's first batch does not wait for that: its
+//! addresses take turns with those of all others. Handlers run as tasks of their own: a
 //! stream that ends or fails is built anew, and cancels nothing.
 
 use std::sync::Arc;
@@ -15,20 +16,21 @@ use futures::stream::{self, BoxStream};
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::batch::BatchRef;
-use listmill_shared::queue::Delivery;
+use listmill_shared::queue::{Delivery, Line};
 use listmill_shared::store::StoreError;
-use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
 use crate::leaser::Leaser;
 use crate::leases::Leases;
 use crate::processor::{Shared, process};
 use crate::settler::Settler;
 use crate::stops::Stops;
-use crate::sweeper;
+use crate::sweeper::Sweeper;
 
 /// Batches whose unstarted addresses a worker may have leased ahead.
 const AHEAD: usize = 4;
@@ -36,6 +38,8 @@ const AHEAD: usize = 4;
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// Batches set aside that are due and wait for their turn here.
 const LANE: usize = 256;
+/// First batches of accounts in hand at once.
+const FIRST: usize = 256;
 const BACK_OFF: Duration = Duration::from_millis(500);
 
 /// Why the worker could not run.
@@ -106,6 +110,8 @@ impl Drop for Room {
 struct Job {
     delivery: Delivery,
     room: Room,
+    /// Its place among the first batches.
+    first: Option<OwnedSemaphorePermit>,
 }
 
 /// What a handler needs.
@@ -127,7 +133,8 @@ pub async fn run(
     let concurrency = app.settings.worker_concurrency;
     let leases = Arc::new(Leases::default());
     let stops = Arc::new(Stops::default());
-    let (settler, settling) = Settler::start(app.clone(), leases.clone());
+    let dispatcher = Dispatcher::default();
+    let (settler, settling) = Settler::start(app.clone(), leases.clone(), dispatcher.clone());
     let shared = Arc::new(Shared {
         app: app.clone(),
         provider,
@@ -138,17 +145,30 @@ pub async fn run(
         leases: leases.clone(),
         stops: stops.clone(),
         settler,
+        dispatcher: dispatcher.clone(),
+        alone: Arc::new(RwLock::new(())),
         drain: drain.clone(),
         abort: CancellationToken::new(),
         inflight: metrics::gauge!("listmill_inflight_addresses"),
     });
     let context = Context { shared: shared.clone(), running: TaskTracker::new() };
     tracing::info!(worker = %worker.name, concurrency, provider = shared.provider.name(), "worker started");
+    let (app_ref, lane_ref) = (&app, &lane);
+    let sweeper = Sweeper {
+        app: app_ref,
+        worker: &worker,
+        health: &health,
+        lane: lane_ref,
+        dispatcher: &dispatcher,
+    };
     let around = async {
         tokio::join!(
             leases.keep_alive(&app),
             stops.watch(&app),
-            sweeper::sweep_on(&app, &worker, &health, &lane),
+            dispatcher.run(&app),
+            sweeper.run(),
+            tell_stuck(&app),
+            app.keep_time(),
         )
     };
     let work = async {
@@ -179,8 +199,11 @@ async fn supervise(
     drain: &CancellationToken,
 ) {
     let woken = ReceiverStream::new(woken).map(Delivery::direct);
-    let deliveries = stream::select(woken, app.queue.deliveries(name.to_owned())).boxed();
-    let deliveries = Arc::new(Mutex::new(deliveries));
+    let usual = app.queue.deliveries(name.to_owned(), Line::Usual);
+    let deliveries = Deliveries {
+        first: Arc::new(Mutex::new(app.queue.deliveries(name.to_owned(), Line::First))),
+        usual: Arc::new(Mutex::new(stream::select(woken, usual).boxed())),
+    };
     let mut generation = 0;
     while !drain.is_cancelled() {
         let mut events = build(&format!("{name}-{generation}"), deliveries.clone(), context);
@@ -205,24 +228,53 @@ async fn supervise(
 /// The apalis worker over a stream of deliveries, as the stream of its events.
 fn build(
     name: &str,
-    deliveries: Arc<Mutex<BoxStream<'static, Delivery>>>,
+    deliveries: Deliveries,
     context: &Context,
 ) -> BoxStream<'static, Result<Event, apalis::prelude::WorkerError>> {
     WorkerBuilder::new(name)
-        .backend(jobs(deliveries, context.shared.clone()))
+        .backend(jobs(&deliveries, context.shared.clone()))
         .data(context.clone())
         .catch_panic()
-        .concurrency(context.shared.app.settings.worker_concurrency.max(64))
+        .concurrency(context.shared.app.settings.worker_concurrency.max(64) + FIRST)
         .build(handle)
         .stream()
         .boxed()
 }
 
-/// Deliveries, each taken only while a permit is free and the backlog has room.
+/// A stream of deliveries that outlives the apalis worker over it.
+type Stream = Arc<Mutex<BoxStream<'static, Delivery>>>;
+
+/// Where deliveries come from.
+#[derive(Clone)]
+struct Deliveries {
+    first: Stream,
+    usual: Stream,
+}
+
+/// The jobs of both lines.
 fn jobs(
-    deliveries: Arc<Mutex<BoxStream<'static, Delivery>>>,
+    deliveries: &Deliveries,
     shared: Arc<Shared>,
 ) -> BoxStream<'static, Result<Job, std::convert::Infallible>> {
+    let first = first_jobs(deliveries.first.clone(), shared.clone());
+    stream::select(first, usual_jobs(deliveries.usual.clone(), shared)).map(Ok).boxed()
+}
+
+/// First batches of accounts, a bounded number of them at once.
+fn first_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job> {
+    let places = Arc::new(Semaphore::new(FIRST));
+    stream::unfold((deliveries, shared, places), |(deliveries, shared, places)| async move {
+        shared.health.clone().working().await;
+        let first = places.clone().acquire_owned().await.ok()?;
+        let delivery = deliveries.lock().await.next().await?;
+        let room = shared.backlog.reserve(0);
+        Some((Job { delivery, room, first: Some(first) }, (deliveries, shared, places)))
+    })
+    .boxed()
+}
+
+/// Others, each taken only while a permit is free and the backlog has room.
+fn usual_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job> {
     stream::unfold((deliveries, shared), |(deliveries, shared)| async move {
         shared.health.clone().working().await;
         shared.backlog.has_room().await;
@@ -230,15 +282,38 @@ fn jobs(
         drop(shared.permits.acquire().await.ok()?);
         let delivery = deliveries.lock().await.next().await?;
         let room = shared.backlog.reserve(shared.app.settings.batch_size as usize);
-        Some((Ok(Job { delivery, room }), (deliveries, shared)))
+        Some((Job { delivery, room, first: None }, (deliveries, shared)))
     })
     .boxed()
 }
 
 async fn handle(job: Job, context: Data<Context>) -> Result<(), BoxDynError> {
-    let Job { delivery, room } = job;
-    let task = context.running.spawn(process(context.shared.clone(), delivery, room));
+    let Job { delivery, room, first } = job;
+    let shared = context.shared.clone();
+    let task = context.running.spawn(async move {
+        process(shared, delivery, room).await;
+        drop(first);
+    });
     Ok(task.await?)
+}
+
+/// Shows what does not get on as a metric, and says it once when it begins and when it ends.
+async fn tell_stuck(app: &App) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    let mut told: Vec<(&'static str, String)> = Vec::new();
+    loop {
+        every.tick().await;
+        let held = app.stuck.held(app.now());
+        let longest = held.first().map_or(0, |held| held.for_ms);
+        metrics::gauge!("listmill_stuck_seconds").set(longest as f64 / 1_000.0);
+        for one in &held {
+            let what = (one.part, one.about.clone());
+            if !told.contains(&what) {
+                tracing::warn!(part = one.part, about = %one.about, "does not get on");
+            }
+        }
+        told = held.into_iter().map(|held| (held.part, held.about)).collect();
+    }
 }
 
 /// Lets what is under way end within the grace, then drops it; either way hands batches back.

@@ -1,63 +1,84 @@
 //! One settler per process: gathers the steps of all its batches and writes them, one transaction
-//! per account.
+//! per account at a time, several accounts side by side.
 //!
-//! It gathers by itself: while one transaction is under way, further steps wait in the channel and
-//! go into the next. Several steps of one lease become one. A transaction that fails because the
-//! database is away is tried again with the same number until it goes through, so a step is applied
-//! exactly once.
+//! It gathers by itself: while an account's transaction is under way, further steps of the account wait and
+//! go into the next. Several steps of one lease become one. A transaction that fails for a reason that may
+//! pass is tried again with the same number until it goes through, so a step is applied exactly once; those
+//! that have failed take turns, so that accounts that are stuck never hold up the others. A step that the
+//! database will never take is written alone, and if that fails too its batch goes back to work.
+//!
+//! What waits here is bounded: a lease has one step under way at a time, and what is out is bounded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
 use listmill_shared::domain::batch::{Settled, Step};
 use listmill_shared::domain::id::AccountId;
-use tokio::sync::{mpsc, oneshot};
+use listmill_shared::store::settle::Settlement;
+use listmill_shared::store::sweep::Ended;
+use listmill_shared::store::{Class, StoreError};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::dispatcher::Dispatcher;
 use crate::leases::Leases;
 
-/// Steps that may wait; then the processors wait.
-const WAITING: usize = 64;
+/// Steps received in one go.
+const AT_ONCE: usize = 64;
 /// Results in one transaction, about.
 const ROWS: usize = 4000;
+/// Accounts settled side by side.
+const SIDE_BY_SIDE: usize = 4;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 
 /// A step to be settled, and who wants to know.
 struct Order {
     step: Step,
-    reply: Option<oneshot::Sender<Settled>>,
+    reply: oneshot::Sender<Settled>,
 }
 
 /// Hands steps to the settler.
 #[derive(Clone)]
-pub struct Settler(mpsc::Sender<Order>);
+pub struct Settler(mpsc::UnboundedSender<Order>);
+
+/// What the settler works with.
+struct Desk {
+    app: App,
+    leases: Arc<Leases>,
+    dispatcher: Dispatcher,
+    /// Connections for accounts that get on.
+    quick: Semaphore,
+    /// The one for those that have failed.
+    slow: Semaphore,
+}
 
 impl Settler {
     /// Starts the settler; it ends when the last handle is dropped and everything is written.
-    pub fn start(app: App, leases: Arc<Leases>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), tokio::spawn(work(app, leases, receiver)))
+    pub fn start(
+        app: App,
+        leases: Arc<Leases>,
+        dispatcher: Dispatcher,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        // Unbounded, as each lease has one step under way at the most.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (quick, slow) = (Semaphore::new(SIDE_BY_SIDE), Semaphore::new(1));
+        let desk = Desk { app, leases, dispatcher, quick, slow };
+        (Self(sender), tokio::spawn(async move { work(&desk, receiver).await }))
     }
 
-    /// Settles a step some time soon; a lost fence is told to the lease.
-    pub async fn put(&self, step: Step) {
-        self.send(Order { step, reply: None }).await;
-    }
-
-    /// Settles a step and waits for it. `None`: it could not be settled for good; the sweeper will
-    /// return its batch to work.
-    pub async fn settle(&self, step: Step) -> Option<Settled> {
+    /// Settles a step some time soon; a lost fence is also told to the lease. No answer: it could not be
+    /// settled for good, and its batch has gone back to work.
+    pub fn settle(&self, step: Step) -> oneshot::Receiver<Settled> {
         let (reply, wait) = oneshot::channel();
-        self.send(Order { step, reply: Some(reply) }).await;
-        wait.await.ok()
-    }
-
-    async fn send(&self, order: Order) {
-        if self.0.send(order).await.is_err() {
+        if self.0.send(Order { step, reply }).is_err() {
             tracing::error!("the settler is gone");
         }
+        wait
     }
 }
 
@@ -67,74 +88,159 @@ struct Merged {
     replies: Vec<oneshot::Sender<Settled>>,
 }
 
-async fn work(app: App, leases: Arc<Leases>, mut orders: mpsc::Receiver<Order>) {
-    let mut some = Vec::with_capacity(WAITING);
-    while orders.recv_many(&mut some, WAITING).await > 0 {
-        for (account, group) in group(some.drain(..)) {
-            settle(&app, &leases, account, group).await;
+async fn work(desk: &Desk, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut some = Vec::with_capacity(AT_ONCE);
+    let mut waiting: HashMap<AccountId, Vec<Order>> = HashMap::new();
+    let mut busy: HashSet<AccountId> = HashSet::new();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, AccountId>> = FuturesUnordered::new();
+    let mut open = true;
+    while open || !waiting.is_empty() || !under_way.is_empty() {
+        tokio::select! {
+            count = orders.recv_many(&mut some, AT_ONCE), if open => {
+                open = count > 0;
+                for order in some.drain(..) {
+                    waiting.entry(order.step.account).or_default().push(order);
+                }
+            }
+            Some(account) = under_way.next(), if !under_way.is_empty() => {
+                busy.remove(&account);
+            }
+        }
+        let free: Vec<AccountId> =
+            waiting.keys().filter(|account| !busy.contains(account)).copied().collect();
+        for account in free {
+            let group = take(&mut waiting, account);
+            busy.insert(account);
+            under_way.push(Box::pin(async move {
+                settle(desk, account, group).await;
+                account
+            }));
         }
     }
 }
 
-/// By account, at most about [`ROWS`] results a group; steps of one lease merged in their order.
-fn group(orders: impl Iterator<Item = Order>) -> Vec<(AccountId, Vec<Merged>)> {
-    let mut by_lease: BTreeMap<(AccountId, i64), Merged> = BTreeMap::new();
+/// The account's steps in their order, about [`ROWS`] results of them; those of one lease merged.
+fn take(waiting: &mut HashMap<AccountId, Vec<Order>>, account: AccountId) -> Vec<Merged> {
+    let mut orders = waiting.remove(&account).unwrap_or_default();
+    let mut rows = 0;
+    let fit = orders.iter().take_while(|order| {
+        let before = rows;
+        rows += order.step.findings.len();
+        before == 0 || rows <= ROWS
+    });
+    let rest = orders.split_off(fit.count());
+    if !rest.is_empty() {
+        waiting.insert(account, rest);
+    }
+    let mut by_lease: BTreeMap<i64, Merged> = BTreeMap::new();
     for Order { step, reply } in orders {
-        match by_lease.entry((step.account, step.token)) {
+        match by_lease.entry(step.token) {
             std::collections::btree_map::Entry::Vacant(place) => {
-                place.insert(Merged { step, replies: reply.into_iter().collect() });
+                place.insert(Merged { step, replies: vec![reply] });
             }
             std::collections::btree_map::Entry::Occupied(mut place) => {
                 let merged = place.get_mut();
                 merged.step.findings.extend(step.findings);
                 merged.step.deferrals.extend(step.deferrals);
                 merged.step.after = step.after;
-                merged.replies.extend(reply);
+                merged.replies.push(reply);
             }
         }
     }
-    let mut groups: Vec<(AccountId, Vec<Merged>)> = Vec::new();
-    let mut rows = 0;
-    for ((account, _), merged) in by_lease {
-        rows += merged.step.findings.len();
-        match groups.last_mut() {
-            Some((last, group)) if *last == account && rows <= ROWS => group.push(merged),
-            _ => {
-                rows = merged.step.findings.len();
-                groups.push((account, vec![merged]));
-            }
-        }
-    }
-    groups
+    by_lease.into_values().collect()
 }
 
-async fn settle(app: &App, leases: &Leases, account: AccountId, group: Vec<Merged>) {
+async fn settle(desk: &Desk, account: AccountId, group: Vec<Merged>) {
     let (steps, replies): (Vec<Step>, Vec<_>) =
         group.into_iter().map(|merged| (merged.step, merged.replies)).unzip();
+    match write(desk, account, &steps).await {
+        Ok(settlement) => told(desk, settlement, &steps, replies),
+        Err(error) if steps.len() == 1 => give_up(desk, account, &steps[0], &error).await,
+        // One of them is poison: the others must not wait for it.
+        Err(_) => {
+            for (step, replies) in steps.into_iter().zip(replies) {
+                let alone = std::slice::from_ref(&step);
+                match write(desk, account, alone).await {
+                    Ok(settlement) => told(desk, settlement, alone, vec![replies]),
+                    Err(error) => give_up(desk, account, &step, &error).await,
+                }
+            }
+        }
+    }
+}
+
+/// Writes until it is written; an error is one that trying again would not mend.
+async fn write(desk: &Desk, account: AccountId, steps: &[Step]) -> Result<Settlement, StoreError> {
+    let app = &desk.app;
     let number = app.ids.number(app.now());
     let started = Instant::now();
     let mut back_off = FIRST_BACK_OFF;
-    let settlement = loop {
-        match app.store.settle(account, number, &steps, app.resend_at(), app.now()).await {
-            Ok(settlement) => break settlement,
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%error, steps = steps.len(), "not settled yet; trying again");
-                tokio::time::sleep(back_off).await;
-                back_off = (back_off * 2).min(LAST_BACK_OFF);
+    let mut failed = false;
+    loop {
+        let slot = if failed { desk.slow.acquire().await } else { desk.quick.acquire().await };
+        let tried = app.store.settle(account, number, steps, app.now()).await;
+        drop(slot);
+        let error = match tried {
+            Ok(settlement) => {
+                record(steps, started);
+                if failed {
+                    app.stuck.got_on("settle", &account.to_string());
+                    tracing::info!(%account, steps = steps.len(), "settled after all");
+                }
+                return Ok(settlement);
             }
-            Err(error) => {
-                tracing::error!(%error, %account, steps = steps.len(), "cannot settle");
-                steps.iter().for_each(|step| leases.lose(step.token));
-                return;
+            Err(error) => error,
+        };
+        match error.class() {
+            Class::Poison => {
+                app.stuck.got_on("settle", &account.to_string());
+                return Err(error);
+            }
+            Class::Retry => {
+                tracing::warn!(%error, %account, steps = steps.len(), "not settled yet; trying again")
+            }
+            Class::Unknown => {
+                tracing::error!(%error, %account, steps = steps.len(), "cannot settle, and nobody knows why; nothing is lost, trying again")
             }
         }
+        failed = true;
+        app.stuck.failed("settle", account.to_string(), app.now());
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(LAST_BACK_OFF);
+    }
+}
+
+/// The database will never take this step: its batch goes back to work, where the cause is narrowed down.
+async fn give_up(desk: &Desk, account: AccountId, step: &Step, error: &StoreError) {
+    let app = &desk.app;
+    tracing::error!(%error, %account, batch = ?step.batch, "this step cannot be stored; its batch goes back to work");
+    desk.leases.lose(step.token);
+    let lease = Ended {
+        task_id: step.batch.task,
+        no: step.batch.no,
+        lease_token: step.token,
+        account_id: account,
     };
-    record(&steps, started);
-    app.send(&settlement.dispatched).await;
+    match app.store.take_back(&lease, None, app.now()).await {
+        Ok(_) => desk.dispatcher.poke(),
+        Err(error) => tracing::warn!(%error, "not handed back; its lease will run out"),
+    }
+}
+
+/// Tells everybody what became of their steps.
+fn told(
+    desk: &Desk,
+    settlement: Settlement,
+    steps: &[Step],
+    replies: Vec<Vec<oneshot::Sender<Settled>>>,
+) {
+    if settlement.room {
+        desk.dispatcher.poke();
+    }
     let mut completed = BTreeSet::new();
-    for ((outcome, step), replies) in settlement.outcomes.into_iter().zip(&steps).zip(replies) {
+    for ((outcome, step), replies) in settlement.outcomes.into_iter().zip(steps).zip(replies) {
         match &outcome {
-            Settled::Fenced => leases.lose(step.token),
+            Settled::Fenced => desk.leases.lose(step.token),
             // Every step of the last settlement says so.
             Settled::Stored { task_done: true, .. } if completed.insert(step.batch.task) => {
                 tracing::info!(task = %step.batch.task, "task completed");

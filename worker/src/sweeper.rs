@@ -1,144 +1,249 @@
-//! The sweeper: every interval, in every worker, repairs what crashes and lost messages leave.
-//! Each repair is idempotent; none needs a leader.
+//! The sweeper: every interval, in every worker, repairs what crashes, freezes and lost messages leave.
+//! Each repair is idempotent; none needs a leader. Each runs in a loop of its own, so that one that is
+//! stuck does not stop the others.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use listmill_shared::app::App;
+use listmill_shared::app::credits::RESUME_AT_ONCE;
 use listmill_shared::domain::batch::BatchRef;
 use listmill_shared::domain::task::PauseReason;
 use listmill_shared::store::StoreError;
 use tokio::sync::mpsc;
 
+use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
 use crate::runtime::Identity;
 
 /// Repairs of one kind in one round.
 const AT_ONCE: i64 = 500;
 /// Rare repairs come every so many rounds.
-const RARELY: u64 = 60;
+const RARELY: u32 = 60;
 /// A worker not seen for this long is forgotten.
 const SILENT_MS: i64 = 300_000;
 /// A consumer of the queue not heard of for this long is dead.
 const DEAD: Duration = Duration::from_secs(300);
+/// What a consumer was handed it leases within moments, unless it is dead or frozen.
+const HANDED: Duration = Duration::from_secs(10);
 /// A batch that its own worker has not taken this long after it was due is anybody's.
 const ANYONES_MS: i64 = 60_000;
 /// Slack beyond the body's idle timeout before a submission counts as abandoned.
 const ABANDONED_MS: i64 = 60_000;
+/// A session that holds something and waits for its client for so long belongs to a frozen process.
+const FROZEN: Duration = Duration::from_secs(5);
 
 /// References that go to this worker alone.
 pub type Lane = mpsc::Sender<BatchRef>;
 
-/// Sweeps until dropped.
-pub async fn sweep_on(app: &App, worker: &Identity, health: &ProviderHealth, lane: &Lane) {
-    let mut every = tokio::time::interval(app.settings.sweep_interval);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut wiped = app.queue.wiped();
-    let mut troubled = false;
-    for round in 0_u64.. {
-        every.tick().await;
-        if wiped.has_changed().unwrap_or(false) {
-            wiped.mark_unchanged();
-            match app.store.forget_messages(app.now() - 1).await {
-                Ok(0) => {}
-                Ok(batches) => {
-                    tracing::warn!(batches, "the queue was empty of memory; sending again")
+/// What the repairs work with.
+pub struct Sweeper<'a> {
+    pub app: &'a App,
+    pub worker: &'a Identity,
+    pub health: &'a ProviderHealth,
+    pub lane: &'a Lane,
+    pub dispatcher: &'a Dispatcher,
+}
+
+impl Sweeper<'_> {
+    /// Sweeps until dropped.
+    pub async fn run(&self) {
+        tokio::join!(
+            self.again_and_again("seen", 1, || self.seen()),
+            self.again_and_again("leases", 1, || self.expired_leases()),
+            self.again_and_again("messages", 1, || self.lost_messages()),
+            self.wiped(),
+            self.again_and_again("credits", 1, || self.funded()),
+            self.again_and_again("provider", 1, || self.follow_health()),
+            self.again_and_again("deferrals", 1, || self.wake()),
+            self.again_and_again("checks", 1, || self.expired_checks()),
+            self.again_and_again("sessions", 1, || self.frozen_sessions()),
+            self.blockers(),
+            self.again_and_again("rare", RARELY, || self.rarely()),
+        );
+    }
+
+    async fn again_and_again<F>(&self, part: &'static str, rounds: u32, repair: impl Fn() -> F)
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        let mut every = tokio::time::interval(self.app.settings.sweep_interval * rounds);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut troubled = false;
+        loop {
+            every.tick().await;
+            match repair().await {
+                Ok(()) => {
+                    troubled = false;
+                    self.app.stuck.got_on("sweep", part);
                 }
-                Err(_) => wiped.mark_changed(),
+                Err(error) => {
+                    self.app.stuck.failed("sweep", part, self.app.now());
+                    match std::mem::replace(&mut troubled, true) {
+                        true => tracing::debug!(%error, part, "cannot sweep"),
+                        false => tracing::warn!(%error, part, "cannot sweep; trying on"),
+                    }
+                }
             }
         }
-        let swept = async {
-            sweep(app, worker, health, round).await?;
-            if !health.is_down() {
-                wake(app, worker, lane).await?;
-            }
-            Ok::<_, StoreError>(())
+    }
+
+    /// This worker lives, and whoever it makes room for may come. A round of dispatch, too: whatever
+    /// started none.
+    async fn seen(&self) -> Result<(), StoreError> {
+        let now = self.app.now();
+        let concurrency = match self.health.is_down() {
+            true => 0,
+            false => self.app.settings.worker_concurrency as i64,
         };
-        match swept.await {
-            Ok(()) => troubled = false,
-            Err(error) if troubled => tracing::debug!(%error, "cannot sweep"),
-            Err(error) => {
-                tracing::warn!(%error, "cannot sweep; trying on");
-                troubled = true;
+        let name = &self.worker.name;
+        self.app.store.worker_seen(name, concurrency, now, now - SILENT_MS).await?;
+        self.dispatcher.poke();
+        Ok(())
+    }
+
+    async fn expired_leases(&self) -> Result<(), StoreError> {
+        let back = self.app.store.reclaim_leases(AT_ONCE, self.app.now()).await?;
+        if !back.is_empty() {
+            tracing::info!(batches = back.len(), "leases expired; their batches go back to work");
+            self.dispatcher.poke();
+        }
+        Ok(())
+    }
+
+    async fn lost_messages(&self) -> Result<(), StoreError> {
+        let lost = self.app.send_lost(AT_ONCE).await?;
+        if lost > 0 {
+            tracing::info!(batches = lost, "the queue had lost messages; they are sent again");
+        }
+        // After Redis was away this fails for a while, and is no fault of the database.
+        match self.app.queue.pass_on(&self.worker.name, HANDED).await {
+            Ok(0) => {}
+            Ok(passed) => tracing::debug!(passed, "handed to workers that are gone; sent again"),
+            Err(error) => tracing::debug!(%error, "cannot look for what dead workers were handed"),
+        }
+        Ok(())
+    }
+
+    /// The queue is empty of memory: everything queued is looked for now.
+    async fn wiped(&self) {
+        let mut wiped = self.app.queue.wiped();
+        while wiped.changed().await.is_ok() {
+            while let Err(error) = self.look_for_all().await {
+                tracing::debug!(%error, "cannot look for what the queue has lost");
+                tokio::time::sleep(self.app.settings.sweep_interval).await;
             }
         }
     }
-}
 
-async fn sweep(
-    app: &App,
-    worker: &Identity,
-    health: &ProviderHealth,
-    round: u64,
-) -> Result<(), StoreError> {
-    let (store, now) = (&app.store, app.now());
-    let concurrency = match health.is_down() {
-        true => 0,
-        false => app.settings.worker_concurrency as i64,
-    };
-    store.worker_seen(&worker.name, concurrency, now, now - SILENT_MS).await?;
-    let mut batches = store.reclaim_leases(AT_ONCE, app.resend_at(), now).await?;
-    if !batches.is_empty() {
-        tracing::info!(batches = batches.len(), "leases expired; back to the queue");
-    }
-    batches.extend(store.lost_messages(AT_ONCE, app.resend_at(), now).await?);
-    let resumed = store.resume_paused(PauseReason::InsufficientCredits, AT_ONCE).await?;
-    if resumed > 0 {
-        tracing::info!(tasks = resumed, "credits arrived; tasks go on");
-    }
-    follow_health(app, health).await?;
-    batches.extend(store.fill_windows(app.window().await?, AT_ONCE, app.resend_at()).await?);
-    app.send(&batches).await;
-    for check in store.expired_checks(now, AT_ONCE).await? {
-        store.close_check(check, false, now).await?;
-    }
-    if round.is_multiple_of(RARELY) {
-        rarely(app, &worker.name).await?;
-    }
-    Ok(())
-}
-
-/// Tasks stand still, and say why, when no worker's provider works.
-async fn follow_health(app: &App, health: &ProviderHealth) -> Result<(), StoreError> {
-    if !health.is_down() {
-        let resumed = app.store.resume_paused(PauseReason::ProviderUnavailable, AT_ONCE).await?;
-        if resumed > 0 {
-            tracing::info!(tasks = resumed, "the provider works; tasks go on");
+    async fn look_for_all(&self) -> Result<(), StoreError> {
+        if self.app.store.forget_messages(self.app.now() - 1).await? > 0 {
+            let lost = self.app.send_lost(AT_ONCE).await?;
+            tracing::warn!(batches = lost, "the queue was empty of memory; sending again");
         }
-    } else if app.working_concurrency().await? == 0 {
-        for task in app.store.active_tasks(AT_ONCE).await? {
-            tracing::warn!(%task, "no worker's provider works: the task is paused until one does");
-            app.store.pause_for(task, PauseReason::ProviderUnavailable).await?;
+        Ok(())
+    }
+
+    async fn funded(&self) -> Result<(), StoreError> {
+        let store = &self.app.store;
+        for account in store.funded_accounts(AT_ONCE).await? {
+            if store.resume_funded(account, RESUME_AT_ONCE, self.app.now()).await? > 0 {
+                tracing::info!(%account, "credits arrived; tasks go on");
+                self.dispatcher.poke();
+            }
+        }
+        Ok(())
+    }
+
+    /// Tasks stand still, and say why, when no worker's provider works.
+    async fn follow_health(&self) -> Result<(), StoreError> {
+        let (app, now) = (self.app, self.app.now());
+        if !self.health.is_down() {
+            let resumed = app.store.resume_provided(AT_ONCE, now).await?;
+            if resumed > 0 {
+                tracing::info!(tasks = resumed, "the provider works; tasks go on");
+                self.dispatcher.poke();
+            }
+        } else if app.working_concurrency().await? == 0 {
+            for task in app.store.active_tasks(AT_ONCE).await? {
+                tracing::warn!(%task, "no worker's provider works: the task is paused until one does");
+                app.store.pause_for(task, PauseReason::ProviderUnavailable, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Batches that were set aside and are due come to the worker that did it, past the queue.
+    async fn wake(&self) -> Result<(), StoreError> {
+        let (app, room) = (self.app, self.lane.capacity() as i64);
+        if room == 0 || self.health.is_down() {
+            return Ok(());
+        }
+        let (source, now) = (&self.worker.source, app.now());
+        let woken = app.store.wake(source, now - ANYONES_MS, room, app.resend_at(), now).await?;
+        for batch in woken {
+            // No room after all: the queue does not have it either, and it is sent there.
+            let _ = self.lane.try_send(batch);
+        }
+        Ok(())
+    }
+
+    async fn expired_checks(&self) -> Result<(), StoreError> {
+        let now = self.app.now();
+        for check in self.app.store.expired_checks(now, AT_ONCE).await? {
+            self.app.store.close_check(check, false, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn frozen_sessions(&self) -> Result<(), StoreError> {
+        for frozen in self.app.store.end_frozen(FROZEN).await? {
+            tracing::warn!(
+                pid = frozen.pid,
+                session = frozen.name,
+                "ended a session whose process had stopped in the middle of a statement"
+            );
+        }
+        Ok(())
+    }
+
+    /// Says who holds what others wait for, once for each that does.
+    async fn blockers(&self) {
+        let mut told: HashSet<i32> = HashSet::new();
+        let mut every = tokio::time::interval(self.app.settings.sweep_interval);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let Ok(blockers) = self.app.store.blockers().await else { continue };
+            metrics::gauge!("listmill_blocking_sessions").set(blockers.len() as f64);
+            for one in blockers.iter().filter(|one| !told.contains(&one.pid)) {
+                tracing::warn!(
+                    pid = one.pid,
+                    session = one.name,
+                    state = one.state,
+                    seconds = one.seconds,
+                    waiting = one.waiting,
+                    "a session holds what others wait for"
+                );
+            }
+            told = blockers.into_iter().map(|one| one.pid).collect();
         }
     }
-    Ok(())
-}
 
-/// Batches that were set aside and are due come to the worker that did it, past the queue.
-async fn wake(app: &App, worker: &Identity, lane: &Lane) -> Result<(), StoreError> {
-    let room = lane.capacity() as i64;
-    if room == 0 {
-        return Ok(());
+    async fn rarely(&self) -> Result<(), StoreError> {
+        let (app, now) = (self.app, self.app.now());
+        let idle = app.settings.body_idle_timeout.as_millis() as i64 + ABANDONED_MS;
+        for task in app.store.abandoned_ingests(now - idle, AT_ONCE).await? {
+            tracing::info!(%task, "removing an abandoned submission");
+            app.store.drop_ingest(task).await?;
+        }
+        app.store.forget_answers(app.oldest_answer()).await?;
+        if app.store.mark_forgotten(AT_ONCE, now).await? > 0 {
+            self.dispatcher.poke();
+        }
+        if let Err(error) = app.queue.tidy(&self.worker.name, DEAD).await {
+            tracing::debug!(%error, "cannot tidy the queue");
+        }
+        Ok(())
     }
-    let now = app.now();
-    let woken =
-        app.store.wake(&worker.source, now - ANYONES_MS, room, app.resend_at(), now).await?;
-    for batch in woken {
-        // No room after all: its message counts as lost, and is sent again.
-        let _ = lane.try_send(batch);
-    }
-    Ok(())
-}
-
-async fn rarely(app: &App, name: &str) -> Result<(), StoreError> {
-    let now = app.now();
-    let idle = app.settings.body_idle_timeout.as_millis() as i64 + ABANDONED_MS;
-    for task in app.store.abandoned_ingests(now - idle, AT_ONCE).await? {
-        tracing::info!(%task, "removing an abandoned submission");
-        app.store.drop_ingest(task).await?;
-    }
-    app.store.forget_answers(app.oldest_answer()).await?;
-    if let Err(error) = app.queue.tidy(name, DEAD).await {
-        tracing::debug!(%error, "cannot tidy the queue");
-    }
-    Ok(())
 }

@@ -113,12 +113,12 @@ pub async fn create(
     let (app, by) = (api.app.clone(), caller.clone());
     let mut done: Done = once
         .scoped(&caller)
-        .run(&api, &caller, move |salt| async move {
+        .run(&api, &caller, move |place| async move {
             let new = request.check(&by, app.now())?;
-            let (key, _) = app.create_key(new, &derive(by.secret(), &salt)).await?;
+            let (key, _) = app.create_key(new, &derive(by.secret(), &place.salt)).await?;
             tracing::info!(key = %key.id, by = %by.key, "key created");
             // What is remembered holds no secret.
-            Ok(Answer { status: 201, body: to_json(&KeyView::new(&key, app.now())) })
+            Ok(Answer { status: 201, ..Answer::ok(to_json(&KeyView::new(&key, app.now()))) })
         })
         .await?;
     if done.answer.status == 201 {

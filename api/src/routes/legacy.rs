@@ -124,7 +124,8 @@ pub async fn verify_single(
     Json(body): Json<Verification>,
 ) -> Result<axum::Json<SeedResult>, Problem> {
     let email = body.email()?;
-    let found = api.app.verify(caller.account, &email, &*api.provider).await?;
+    let verified = api.app.verify(caller.account, &email, &*api.provider, None).await?;
+    let found = verified.found;
     Ok(axum::Json(found.into()))
 }
 

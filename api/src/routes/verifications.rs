@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use listmill_shared::app::verify::Keep;
+use listmill_shared::store::results::Found;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::Api;
 use crate::gate::Caller;
-use crate::idempotency::{Answer, Done, Once};
+use crate::idempotency::{Answer, Done, Once, Place};
 use crate::openapi::{Bad, Conflict, Gate, Poor};
 use crate::problem::{EMAIL_REQUIRED, Problem};
 use crate::view::{ResultView, to_json};
@@ -43,9 +45,11 @@ impl Verification {
 pub async fn verify(State(api): State<Api>, caller: Caller, once: Once) -> Result<Done, Problem> {
     let email = once.json::<Verification>()?.email()?;
     let (app, provider, account) = (api.app.clone(), Arc::clone(&api.provider), caller.account);
-    once.run(&api, &caller, move |_| async move {
-        let found = app.verify(account, &email, &*provider).await?;
-        Ok(Answer::ok(to_json(&ResultView::new(&found))))
+    once.run(&api, &caller, move |Place { salt, request }| async move {
+        let render = |found: &Found| to_json(&ResultView::new(found));
+        let keep = request.as_ref().map(|request| Keep { request, salt: &salt, render: &render });
+        let verified = app.verify(account, &email, &*provider, keep).await?;
+        Ok(Answer { kept: verified.kept, ..Answer::ok(render(&verified.found)) })
     })
     .await
 }

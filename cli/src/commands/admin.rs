@@ -36,6 +36,9 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
         AdminCommand::Account(AccountCommand::Create { email, password, credits, admin }) => {
             create_account(app, out, &email, password.as_deref(), credits, admin).await?;
         }
+        AdminCommand::Account(AccountCommand::Weight { account, weight }) => {
+            set_weight(app, out, &account, weight).await?;
+        }
         AdminCommand::Key(command) => key(app, out, command).await?,
         AdminCommand::Credits(CreditsCommand::Grant { account, amount, kind, note }) => {
             grant(app, out, &account, amount, kind.into(), note.as_deref()).await?;
@@ -87,6 +90,14 @@ async fn account(app: &App, name: &str) -> Result<AccountId> {
              `listmill admin reconcile` lists all"
         )
     })
+}
+
+async fn set_weight(app: &App, out: &Output, owner: &str, weight: i32) -> Result<()> {
+    let id = account(app, owner).await?;
+    ensure!(app.store.set_weight(id, weight).await?, "the account {owner:?} is gone");
+    out.object(&json!({ "account_id": id, "weight": weight }))?;
+    out.say(format!("{owner}: weight {weight}"));
+    Ok(())
 }
 
 async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {

@@ -12,9 +12,10 @@ pub async fn run(context: Context) -> Result<ExitCode> {
     let settings = &context.settings;
     let url = &settings.database_url;
     let work = async {
-        let store = Store::connect(url.reveal(), settings.database_connections)
-            .await
-            .with_context(|| format!("cannot open {url}"))?;
+        let store =
+            Store::connect(url.reveal(), settings.database_connections, &settings.session())
+                .await
+                .with_context(|| format!("cannot open {url}"))?;
         let changed = match store.check_schema().await {
             Ok(()) => false,
             Err(StoreError::SchemaTooOld) => {

@@ -84,8 +84,10 @@ impl App {
         {
             return Err(ControlError::Insufficient);
         }
-        check(again(|| self.store.resume_task(id, account)).await?)?;
-        self.dispatch(id).await?;
+        check(again(|| self.store.resume_task(id, account, self.now())).await?)?;
+        if let Err(error) = self.dispatch().await {
+            tracing::warn!(%error, task = %id, "goes on, not dispatched; the sweeper will");
+        }
         self.task(id, account).await
     }
 

@@ -6,11 +6,10 @@ use argon2::password_hash::PasswordHasher;
 use super::App;
 use crate::domain::id::{AccountId, Ids};
 use crate::domain::ledger::Kind;
-use crate::domain::task::PauseReason;
 use crate::store::StoreError;
 
 /// Tasks looked at in one go when credits arrive.
-const RESUME_AT_ONCE: i64 = 1000;
+pub const RESUME_AT_ONCE: i64 = 100;
 
 /// Why an account was not made.
 #[derive(Debug, thiserror::Error)]
@@ -55,14 +54,26 @@ impl App {
         amount: i64,
         note: Option<&str>,
     ) -> Result<i64, StoreError> {
-        let balance = self.store.grant(account, kind, amount, note, self.now()).await?;
-        if kind == Kind::Email && balance > 0 {
-            self.store.resume_paused(PauseReason::InsufficientCredits, RESUME_AT_ONCE).await?;
-            let window = self.window().await?;
-            let batches = self.store.fill_windows(window, RESUME_AT_ONCE, self.resend_at()).await?;
-            self.send(&batches).await;
+        let posted = self.store.grant(account, kind, amount, note, self.now()).await?;
+        if posted.awaited {
+            self.credits_came(account).await;
         }
-        Ok(balance)
+        Ok(posted.balance)
+    }
+
+    /// Lets tasks go on that wait for an account's credits. The credits have moved: what fails here is only
+    /// logged, and done by the sweeper.
+    pub async fn credits_came(&self, account: AccountId) {
+        let going_on = async {
+            if self.store.resume_funded(account, RESUME_AT_ONCE, self.now()).await? > 0 {
+                tracing::info!(%account, "credits arrived; tasks go on");
+                self.dispatch().await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = going_on.await {
+            tracing::warn!(%error, %account, "credits arrived; its tasks go on a little later");
+        }
     }
 }
 

@@ -1,25 +1,46 @@
 //! Which batches have a message out.
 //!
-//! A task may have *window* batches queued or leased at once; the next one is sent when one ends.
-//! So no task fills the queue, and tasks share the workers. The window covers twice what all living
-//! workers verify at once.
+//! What is out in the whole fleet is bounded by what its workers can have in hand, and shared fairly among
+//! accounts and their tasks ([`crate::store::dispatch`]). Whoever makes room (a batch ends) or brings work
+//! (a task is accepted, goes on, comes back) starts a round; the sweeper starts one every second.
+
+use std::sync::{Mutex, PoisonError};
 
 use super::App;
-use crate::domain::batch::BatchRef;
-use crate::domain::id::TaskId;
+use crate::domain::batch::{BatchRef, Room, Sent};
+use crate::domain::clock::Millis;
 use crate::store::StoreError;
 
-/// Batches that a task may have out when no worker is known.
+/// Full batches that one worker may have out at the least: what one settlement gathers is verified while
+/// the one before is written.
 const LEAST: i64 = 12;
 /// A worker that has not been seen for this long does not count.
-const SILENT_MS: i64 = 30_000;
+const SILENT_MS: Millis = 30_000;
+/// The fleet is counted so often.
+const COUNTED_MS: Millis = 1_000;
+/// A message that has been out for so long is looked for in the queue.
+const UNHEARD_MS: Millis = 10_000;
+/// Rounds in a row; then somebody else goes on.
+const ROUNDS: usize = 64;
+
+/// The room that was counted last, and when.
+#[derive(Default)]
+pub(super) struct KnownRoom(Mutex<Option<(Millis, Room)>>);
 
 impl App {
-    /// Batches that one task may have queued or leased.
-    pub async fn window(&self) -> Result<i64, StoreError> {
-        let concurrency = self.working_concurrency().await?;
+    /// What may be out in the whole fleet.
+    pub async fn room(&self) -> Result<Room, StoreError> {
+        let now = self.now();
+        let known = *self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, room)) = known
+            && (0..COUNTED_MS).contains(&(now - at))
+        {
+            return Ok(room);
+        }
         let batch = i64::from(self.settings.batch_size);
-        Ok((2 * concurrency / batch + 2).max(LEAST))
+        let room = self.store.room(now - SILENT_MS, LEAST, batch).await?;
+        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
+        Ok(room)
     }
 
     /// Addresses that all living workers verify at once; 0 also when no provider works.
@@ -27,23 +48,54 @@ impl App {
         self.store.concurrency(self.now() - SILENT_MS).await
     }
 
-    /// When the message of a batch sent now is taken for lost.
-    pub fn resend_at(&self) -> i64 {
-        self.now() + self.settings.lease_millis().max(10_000)
+    /// When the queue is asked whether it still has a message that is sent now.
+    pub fn resend_at(&self) -> Millis {
+        self.now() + UNHEARD_MS
     }
 
-    /// Sends what the task's window allows.
-    pub async fn dispatch(&self, task: TaskId) -> Result<(), StoreError> {
-        let window = self.window().await?;
-        let batches = self.store.dispatch(task, window, self.resend_at()).await?;
-        self.send(&batches).await;
+    /// Sends what there is room for.
+    pub async fn dispatch(&self) -> Result<(), StoreError> {
+        for _ in 0..ROUNDS {
+            let room = self.room().await?;
+            let round = self.store.dispatch(room, self.resend_at(), self.now()).await?;
+            self.send(&round.sent).await;
+            if !round.more {
+                break;
+            }
+            if round.sent.is_empty() {
+                // Another round is serving the same account.
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        }
         Ok(())
     }
 
-    /// Sends references. A failure is only logged: the sweeper sends again what is due.
-    pub async fn send(&self, batches: &[BatchRef]) {
+    /// Sends references. A failure is only logged: the sweeper looks for what is not heard of.
+    pub async fn send(&self, batches: &[Sent]) {
         if let Err(error) = self.queue.send(batches).await {
             tracing::warn!(%error, batches = batches.len(), "messages not sent; the sweeper will");
         }
+    }
+
+    /// Sends again what the queue has lost. A message that is merely waiting is left alone, however long.
+    /// Returns how many were lost.
+    pub async fn send_lost(&self, limit: i64) -> Result<usize, StoreError> {
+        let unheard = self.store.unheard(limit, self.resend_at(), self.now()).await?;
+        if unheard.is_empty() {
+            return Ok(0);
+        }
+        let lost: Vec<Sent> = match self.queue.waiting().await {
+            Ok(waiting) => {
+                let lost = |batch: &BatchRef| !waiting.contains(batch);
+                let sent = |batch| Sent { batch, first: false };
+                unheard.into_iter().filter(lost).map(sent).collect()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot look what the queue holds");
+                return Ok(0);
+            }
+        };
+        self.send(&lost).await;
+        Ok(lost.len())
     }
 }

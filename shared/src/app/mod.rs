@@ -7,9 +7,11 @@
 pub mod control;
 pub mod credits;
 pub mod dispatch;
+pub mod health;
 pub mod keys;
 pub mod provider;
 pub mod submit;
+mod time;
 pub mod verify;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::settings::Settings;
 use crate::store::gate::Found;
 use crate::store::gather::Gather;
 use crate::store::{Store, StoreError};
+
+use self::health::Stuck;
 
 /// What every process holds.
 #[derive(Clone)]
@@ -39,6 +43,10 @@ pub struct App {
     pub settings: Arc<Settings>,
     keys: Arc<Gather<KeyHash, Found>>,
     tasks: Arc<Gather<TaskId, Task>>,
+    room: Arc<dispatch::KnownRoom>,
+    health: Arc<health::Known>,
+    /// What does not get on.
+    pub stuck: Arc<Stuck>,
 }
 
 /// Why a process could not come up.
@@ -56,7 +64,7 @@ impl App {
     /// Opens the database and the queue that the settings name; must be called inside a runtime.
     pub async fn open(settings: Settings, clock: Clock, ids: Ids) -> Result<Self, OpenError> {
         let url = settings.database_url.reveal();
-        let store = Store::connect(url, settings.database_connections).await?;
+        let store = Store::connect(url, settings.database_connections, &settings.session()).await?;
         let queue = match &settings.redis_url {
             Some(url) => {
                 let redis = RedisQueue::open(url.reveal(), &settings.redis_namespace)?;
@@ -64,14 +72,28 @@ impl App {
             }
             None => Queue::Memory(MemoryQueue::default()),
         };
-        Ok(Self::new(store, queue, clock, ids, settings))
+        let app = Self::new(store, queue, clock, ids, settings);
+        app.learn_time().await?;
+        Ok(app)
     }
 
     /// Puts the parts together; must be called inside a runtime.
     pub fn new(store: Store, queue: Queue, clock: Clock, ids: Ids, settings: Settings) -> Self {
         let keys = Arc::new(store.gather_keys());
         let tasks = Arc::new(store.gather_tasks());
-        Self { store, queue, clock, ids, settings: Arc::new(settings), keys, tasks }
+        let (room, health, stuck) = Default::default();
+        Self {
+            store,
+            queue,
+            clock,
+            ids,
+            settings: Arc::new(settings),
+            keys,
+            tasks,
+            room,
+            health,
+            stuck,
+        }
     }
 
     /// Now.

@@ -2,7 +2,8 @@
 //!
 //! Bad syntax is free. Otherwise one credit is held, the provider is asked, and the hold is
 //! resolved: charged for a definitive verdict, given back for `unknown`. If the process dies in
-//! between, the sweeper gives it back.
+//! between, the sweeper gives it back. Under an `Idempotency-Key` the answer is kept in the transaction that
+//! resolves the hold, so that the same request is never charged twice.
 
 use super::App;
 use crate::app::provider::{Provider, ask};
@@ -10,7 +11,8 @@ use crate::domain::address::normalise;
 use crate::domain::id::{AccountId, CheckId};
 use crate::domain::verdict::{Credit, Reason, Verdict};
 use crate::store::StoreError;
-use crate::store::checks::Check;
+use crate::store::checks::{Answered, Check, Closed};
+use crate::store::idempotency::RequestKey;
 use crate::store::results::Found;
 
 /// Longer than any provider takes, retries included.
@@ -22,9 +24,30 @@ pub enum VerifyError {
     /// The balance is empty.
     #[error("the balance is empty")]
     Insufficient,
+    /// A later request with the same `Idempotency-Key` was faster; nothing was charged for this one.
+    #[error("a later request with the same key was faster")]
+    TakenOver,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Where the answer is to be kept.
+pub struct Keep<'a> {
+    /// The request's place.
+    pub request: &'a RequestKey,
+    /// Its fence.
+    pub salt: &'a [u8],
+    /// Renders the answer's body.
+    pub render: &'a (dyn Fn(&Found) -> String + Sync),
+}
+
+/// What came of a single verification.
+pub struct Verified {
+    /// The finding.
+    pub found: Found,
+    /// Its answer is kept.
+    pub kept: bool,
 }
 
 impl App {
@@ -34,11 +57,13 @@ impl App {
         account: AccountId,
         address: &str,
         provider: &dyn Provider,
-    ) -> Result<Found, VerifyError> {
+        keep: Option<Keep<'_>>,
+    ) -> Result<Verified, VerifyError> {
         let normalised = normalise(address);
         if normalised.syntax.is_err() {
             let verdict = Verdict::of(Reason::InvalidSyntax);
-            return Ok(found(normalised.text, verdict, 0, Credit::Free, self.now()));
+            let found = found(normalised.text, verdict, 0, Credit::Free, self.now());
+            return Ok(Verified { found, kept: false });
         }
         let now = self.now();
         let check = Check { id: CheckId::new(&self.ids, now), account, step: self.ids.number(now) };
@@ -48,10 +73,24 @@ impl App {
         let (verdict, attempts) = ask(provider, &normalised.text, 1).await;
         let credit = verdict.reason.credit();
         let charge = credit == Credit::Charged;
-        // Given back by the sweeper already: then the verdict is on the house.
-        let ours = self.store.close_check(check, charge, self.now()).await?;
-        let credit = if ours { credit } else { Credit::Refunded };
-        Ok(found(normalised.text, verdict, attempts, credit, self.now()))
+        let mut found = found(normalised.text, verdict, attempts, credit, self.now());
+        let body = keep.as_ref().map(|keep| (keep.render)(&found)).unwrap_or_default();
+        let answered = keep.as_ref().map(|keep| Answered {
+            request: keep.request,
+            salt: keep.salt,
+            status: 200,
+            body: &body,
+        });
+        let kept = answered.is_some();
+        match self.store.close_check_with(check, charge, answered, self.now()).await? {
+            Closed::Done => Ok(Verified { found, kept }),
+            // Given back by the sweeper already: then the verdict is on the house.
+            Closed::TooLate => {
+                found.credit = Credit::Refunded;
+                Ok(Verified { found, kept: false })
+            }
+            Closed::Fenced => Err(VerifyError::TakenOver),
+        }
     }
 }
 

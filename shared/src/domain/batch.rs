@@ -68,6 +68,58 @@ impl BatchRef {
     }
 }
 
+/// A batch to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Which batch.
+    pub batch: BatchRef,
+    /// Its account had nothing out: it goes past the line.
+    pub first: bool,
+}
+
+/// What may be out in the whole fleet at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Addresses of queued and leased batches.
+    pub addresses: i64,
+    /// Queued and leased batches.
+    pub batches: i64,
+    /// Addresses of a full batch.
+    pub batch: i64,
+}
+
+/// So many leases in a row may end without a word before a batch is run alone.
+pub const LOST_ALONE: i32 = 5;
+
+/// How a batch is run whose leases keep ending without a word: its process may have died of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caution {
+    /// As any other.
+    None,
+    /// With nothing else in the process, and no more than so many addresses.
+    Alone(usize),
+    /// Its first address has ended every process that asked about it, and is asked about no more.
+    GiveUp,
+}
+
+impl Caution {
+    /// For a batch whose last `lost` leases ended without a word and that has `left` addresses to do: alone at
+    /// first, then half as many each time, until a single one is known to be the cause.
+    pub fn of(lost: i32, left: usize) -> Self {
+        let Ok(again @ 0..) = u32::try_from(lost - LOST_ALONE).map(i64::from) else {
+            return Caution::None;
+        };
+        let share = |times: i64| match times {
+            0..=31 => left.div_ceil(1 << times),
+            _ => 1,
+        };
+        match again > 0 && share(again - 1) <= 1 {
+            true => Caution::GiveUp,
+            false => Caution::Alone(share(again).max(1)),
+        }
+    }
+}
+
 /// A worker's claim on a batch.
 #[derive(Debug)]
 pub struct Lease {
@@ -91,6 +143,8 @@ pub struct Lease {
     pub leased_at: Millis,
     /// How often it was leased, this time included.
     pub attempt: i32,
+    /// Leases before this one, in a row, that ended without a word.
+    pub lost: i32,
 }
 
 /// One finished address, before it is stored.
@@ -145,8 +199,6 @@ pub struct Step {
     pub findings: Vec<Finding>,
     /// What is set aside; the credits held for it go back.
     pub deferrals: Vec<Deferral>,
-    /// Credits still held by this lease before the step.
-    pub held: i64,
     /// What becomes of the lease.
     pub after: After,
 }
@@ -185,6 +237,18 @@ pub enum Settled {
 mod tests {
     use super::*;
     use crate::domain::id::Ids;
+
+    #[test]
+    fn a_batch_that_keeps_being_lost_is_run_alone_then_halved_then_given_up() {
+        let of_40: Vec<Caution> = (4..=12).map(|lost| Caution::of(lost, 40)).collect();
+        let alone = [40, 20, 10, 5, 3, 2, 1].map(Caution::Alone);
+        assert_eq!(of_40[0], Caution::None);
+        assert_eq!(of_40[1..8], alone);
+        assert_eq!(of_40[8], Caution::GiveUp);
+        assert_eq!(Caution::of(5, 1), Caution::Alone(1));
+        assert_eq!(Caution::of(6, 1), Caution::GiveUp);
+        assert_eq!(Caution::of(90, 1_000_000), Caution::GiveUp);
+    }
 
     #[test]
     fn a_reference_round_trips_and_refuses_garbage() {

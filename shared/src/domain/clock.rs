@@ -3,9 +3,14 @@
 //! All times are milliseconds since the Unix epoch in an `i64` ([`Millis`]), in code and in SQL
 //! alike. Nothing below the process entry reads the machine's clock: it asks a [`Clock`], so that
 //! tests own time.
+//!
+//! What several processes must agree on (leases, due times) goes by the database's clock: each process
+//! measures it ([`Clock::learn`]) and goes on from there by a clock that nobody sets. So a machine whose clock
+//! is wrong, or jumps, does what all others do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Milliseconds since the Unix epoch, UTC.
 pub type Millis = i64;
@@ -16,14 +21,28 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System,
+    System(Arc<Steady>),
     Manual(Arc<AtomicI64>),
 }
 
+/// Time that goes on evenly, whoever sets the machine's clock.
+struct Steady {
+    origin: Instant,
+    /// What it was at the origin, as far as we know.
+    base: AtomicI64,
+}
+
+impl Steady {
+    fn elapsed(&self) -> Millis {
+        self.origin.elapsed().as_millis() as Millis
+    }
+}
+
 impl Clock {
-    /// The machine's clock.
+    /// The machine's clock as it is now, going on evenly.
     pub fn system() -> Self {
-        Self(Source::System)
+        let base = AtomicI64::new(system_millis());
+        Self(Source::System(Arc::new(Steady { origin: Instant::now(), base })))
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it.
@@ -34,9 +53,32 @@ impl Clock {
     /// Now.
     pub fn now(&self) -> Millis {
         match &self.0 {
-            Source::System => system_millis(),
+            Source::System(steady) => steady.base.load(Ordering::Relaxed) + steady.elapsed(),
             Source::Manual(time) => time.load(Ordering::SeqCst),
         }
+    }
+
+    /// What the machine's own clock lacks to ours, in milliseconds.
+    pub fn offset(&self) -> Millis {
+        match &self.0 {
+            Source::System(_) => self.now() - system_millis(),
+            Source::Manual(_) => 0,
+        }
+    }
+
+    /// Goes on from `there`, which was the time half of `took` ago; without one, from the machine's clock. What
+    /// lies within the error of the measurement is left alone, so that time does not tremble. Returns by
+    /// how much it was moved.
+    pub fn learn(&self, there: Option<Millis>, took: Duration) -> Millis {
+        let Source::System(steady) = &self.0 else { return 0 };
+        let half = took.as_millis() as Millis / 2;
+        let truth = there.map_or_else(system_millis, |there| there + half);
+        let step = truth - self.now();
+        if step.abs() <= half + 5 {
+            return 0;
+        }
+        steady.base.fetch_add(step, Ordering::Relaxed);
+        step
     }
 
     /// Moves a manual clock forward; the machine's clock moves by itself.
@@ -68,6 +110,19 @@ pub fn parse_rfc2822(text: &str) -> Option<Millis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn goes_on_from_what_it_learned() {
+        let clock = Clock::system();
+        assert!(clock.offset().abs() < 1_000, "{}", clock.offset());
+        let there = clock.now() + 60_000;
+        let step = clock.learn(Some(there), Duration::from_millis(20));
+        assert!((step - 60_010).abs() < 1_000, "{step}");
+        assert!((clock.offset() - 60_010).abs() < 1_000, "{}", clock.offset());
+        assert_eq!(clock.learn(Some(clock.now()), Duration::from_secs(10)), 0, "not sure enough");
+        clock.learn(None, Duration::ZERO);
+        assert!(clock.offset().abs() < 1_000, "{}", clock.offset());
+    }
 
     #[test]
     fn shows_milliseconds_in_utc() {

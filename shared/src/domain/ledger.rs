@@ -74,13 +74,20 @@ impl EntryType {
     }
 }
 
-/// One movement, to be written.
+/// Movements of one account and kind that happen together, to be posted.
 #[derive(Debug, Clone)]
-pub struct Movement {
+pub struct Transfer {
     /// Whose.
     pub account: AccountId,
     /// Which kind of credit.
     pub kind: Kind,
+    /// What moves, in this order.
+    pub movements: Vec<Movement>,
+}
+
+/// One movement, to be posted.
+#[derive(Debug, Clone)]
+pub struct Movement {
     /// Which way.
     pub entry: EntryType,
     /// How many.
@@ -91,6 +98,17 @@ pub struct Movement {
     pub step: Option<i64>,
     /// For people.
     pub note: Option<String>,
+}
+
+impl Movement {
+    /// What it adds to the balance.
+    pub fn delta(&self) -> i64 {
+        match self.entry {
+            EntryType::Grant | EntryType::Refund | EntryType::Adjust => self.amount,
+            EntryType::Hold => -self.amount,
+            EntryType::Charge => 0,
+        }
+    }
 }
 
 /// The books of one account and kind, read in one snapshot.

@@ -1,51 +1,90 @@
-//! The queue inside a process: a bounded channel of references, a broadcast of notices.
+//! The queue inside a process: a bounded channel of references for each line, a broadcast of notices.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex as Guarded, PoisonError};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::Delivery;
-use crate::domain::batch::BatchRef;
+use super::{Delivery, Line, Receipt};
+use crate::domain::batch::{BatchRef, Sent};
 use crate::domain::id::TaskId;
 
-/// References that may wait; one too many is dropped, and sent again by the sweeper.
+/// References that may wait in a line; one too many is not taken, and sent again by the sweeper.
 const CAPACITY: usize = 65_536;
+
+/// A line of references.
+#[derive(Clone)]
+struct Channel {
+    sender: mpsc::Sender<BatchRef>,
+    receiver: Arc<Mutex<mpsc::Receiver<BatchRef>>>,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        Self { sender, receiver: Arc::new(Mutex::new(receiver)) }
+    }
+}
 
 /// See the module.
 #[derive(Clone)]
 pub struct MemoryQueue {
-    sender: mpsc::Sender<BatchRef>,
-    receiver: Arc<Mutex<mpsc::Receiver<BatchRef>>>,
+    first: Channel,
+    usual: Channel,
+    /// Sent and not acknowledged.
+    waiting: Arc<Guarded<HashSet<BatchRef>>>,
     stopped: broadcast::Sender<TaskId>,
     wiped: watch::Sender<u64>,
 }
 
 impl Default for MemoryQueue {
     fn default() -> Self {
-        let (sender, receiver) = mpsc::channel(CAPACITY);
         let (stopped, _) = broadcast::channel(1024);
         let wiped = watch::Sender::new(1);
-        Self { sender, receiver: Arc::new(Mutex::new(receiver)), stopped, wiped }
+        let (first, usual, waiting) = Default::default();
+        Self { first, usual, waiting, stopped, wiped }
     }
 }
 
 impl MemoryQueue {
-    pub(super) fn send(&self, batches: &[BatchRef]) {
-        for batch in batches {
-            if self.sender.try_send(*batch).is_err() {
-                tracing::debug!(?batch, "queue full; the sweeper will send it again");
+    fn channel(&self, line: Line) -> &Channel {
+        match line {
+            Line::First => &self.first,
+            Line::Usual => &self.usual,
+        }
+    }
+
+    fn lock_waiting(&self) -> std::sync::MutexGuard<'_, HashSet<BatchRef>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn send(&self, batches: &[Sent]) {
+        for sent in batches {
+            // Noted first: whoever takes it acknowledges it.
+            self.lock_waiting().insert(sent.batch);
+            if self.channel(Line::of(sent)).sender.try_send(sent.batch).is_err() {
+                self.lock_waiting().remove(&sent.batch);
+                tracing::debug!(batch = ?sent.batch, "queue full; the sweeper will send it again");
             }
         }
     }
 
-    pub(super) fn deliveries(&self) -> BoxStream<'static, Delivery> {
-        let receiver = self.receiver.clone();
+    pub(super) fn ack(&self, batch: BatchRef) {
+        self.lock_waiting().remove(&batch);
+    }
+
+    pub(super) fn waiting(&self) -> HashSet<BatchRef> {
+        self.lock_waiting().clone()
+    }
+
+    pub(super) fn deliveries(&self, line: Line) -> BoxStream<'static, Delivery> {
+        let receiver = self.channel(line).receiver.clone();
         stream::unfold(receiver, |receiver| async move {
             let batch = receiver.lock().await.recv().await?;
-            Some((Delivery::direct(batch), receiver))
+            Some((Delivery { batch, receipt: Some(Receipt::Memory) }, receiver))
         })
         .boxed()
     }

@@ -2,14 +2,16 @@
 //! with Redis.
 //!
 //! SQL is the truth and the queue is a hint. A reference may be lost, doubled or late; Redis may be
-//! wiped at any moment: the sweeper sends again what is due, and a stale reference finds its batch
-//! leased or done. So nothing here retries for long, and nothing here may stop a worker.
+//! wiped at any moment: the sweeper asks for what it has not heard of ([`Queue::waiting`]) and sends again what
+//! is not there, and a stale reference finds its batch leased or done. So nothing here retries for long,
+//! and nothing here may stop a worker. A reference is acknowledged, and so gone, once its batch is leased.
 //!
 //! Redis keys (all begin with the namespace):
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
 //! | `NS:batches` | stream, capped, group `workers` | field `b` = 20 bytes of [`BatchRef`] |
+//! | `NS:first` | likewise | batches that go past the line |
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
 //! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
 //! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
@@ -23,12 +25,15 @@ mod redis;
 pub mod server;
 pub mod share;
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 
 pub use self::memory::MemoryQueue;
 pub use self::redis::RedisQueue;
-use crate::domain::batch::BatchRef;
+use crate::domain::batch::{BatchRef, Sent};
 use crate::domain::id::TaskId;
 
 /// Why the queue could not do it.
@@ -42,12 +47,34 @@ pub enum QueueError {
     Timeout,
 }
 
-/// A reference that was handed out, to be acknowledged once its batch is stored or handed back.
+/// Where a reference waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Past the others: an account's first batch.
+    First,
+    /// In the order in which they were sent.
+    Usual,
+}
+
+impl Line {
+    fn of(sent: &Sent) -> Self {
+        if sent.first { Line::First } else { Line::Usual }
+    }
+}
+
+/// A reference that was handed out, to be acknowledged once its batch is leased, or not to be.
 #[derive(Debug)]
 pub struct Delivery {
     /// Which batch.
     pub batch: BatchRef,
-    receipt: Option<String>,
+    receipt: Option<Receipt>,
+}
+
+/// What an acknowledgement needs.
+#[derive(Debug)]
+enum Receipt {
+    Memory,
+    Redis(Line, String),
 }
 
 impl Delivery {
@@ -68,7 +95,7 @@ pub enum Queue {
 
 impl Queue {
     /// Sends references.
-    pub async fn send(&self, batches: &[BatchRef]) -> Result<(), QueueError> {
+    pub async fn send(&self, batches: &[Sent]) -> Result<(), QueueError> {
         match self {
             Queue::Memory(queue) => {
                 queue.send(batches);
@@ -78,19 +105,31 @@ impl Queue {
         }
     }
 
-    /// References for one consumer; never ends, reconnects by itself.
-    pub fn deliveries(&self, consumer: String) -> BoxStream<'static, Delivery> {
+    /// References of one line for one consumer; never ends, reconnects by itself.
+    pub fn deliveries(&self, consumer: String, line: Line) -> BoxStream<'static, Delivery> {
         match self {
-            Queue::Memory(queue) => queue.deliveries(),
-            Queue::Redis(queue) => queue.deliveries(consumer),
+            Queue::Memory(queue) => queue.deliveries(line),
+            Queue::Redis(queue) => queue.deliveries(consumer, line),
         }
     }
 
     /// Acknowledges a delivery.
     pub async fn ack(&self, delivery: Delivery) -> Result<(), QueueError> {
         match (self, delivery.receipt) {
-            (Queue::Redis(queue), Some(receipt)) => queue.ack(&receipt).await,
+            (Queue::Redis(queue), Some(Receipt::Redis(line, id))) => queue.ack(line, &id).await,
+            (Queue::Memory(queue), Some(Receipt::Memory)) => {
+                queue.ack(delivery.batch);
+                Ok(())
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Every reference that was sent and is not acknowledged.
+    pub async fn waiting(&self) -> Result<HashSet<BatchRef>, QueueError> {
+        match self {
+            Queue::Memory(queue) => Ok(queue.waiting()),
+            Queue::Redis(queue) => queue.waiting().await,
         }
     }
 
@@ -130,8 +169,16 @@ impl Queue {
         }
     }
 
-    /// Removes what dead consumers left behind. `idle`: how long they have been silent.
-    pub async fn tidy(&self, consumer: &str, idle: std::time::Duration) -> Result<(), QueueError> {
+    /// Gives others what a consumer was handed and has not acknowledged for `idle`. Returns how much.
+    pub async fn pass_on(&self, consumer: &str, idle: Duration) -> Result<usize, QueueError> {
+        match self {
+            Queue::Memory(_) => Ok(0),
+            Queue::Redis(queue) => queue.pass_on(consumer, idle).await,
+        }
+    }
+
+    /// Removes consumers that have been silent for `idle`.
+    pub async fn tidy(&self, consumer: &str, idle: Duration) -> Result<(), QueueError> {
         match self {
             Queue::Memory(_) => Ok(()),
             Queue::Redis(queue) => queue.tidy(consumer, idle).await,

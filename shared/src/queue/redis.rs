@@ -3,25 +3,29 @@
 //! Commands go over one multiplexed connection that reconnects by itself; blocking reads and the
 //! subscription have connections of their own. Every failure ends in a reconnect with back-off.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::streams::{StreamReadOptions, StreamReadReply};
-use redis::{AsyncCommands, AsyncConnectionConfig, Client, RedisError};
+use redis::streams::{
+    StreamInfoConsumersReply, StreamRangeReply, StreamReadOptions, StreamReadReply,
+};
+use redis::{AsyncCommands, AsyncConnectionConfig, Client, RedisError, Value};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Delivery, QueueError};
-use crate::domain::batch::BatchRef;
+use super::{Delivery, Line, QueueError, Receipt};
+use crate::domain::batch::{BatchRef, Sent};
 use crate::domain::id::TaskId;
 
 const GROUP: &str = "workers";
-/// Most references kept; far above what dispatch windows allow.
+/// Most references kept; far above what may be out.
 const CAP: usize = 1_000_000;
+/// References looked at in one command.
+const PAGE: usize = 1_000;
 /// How long a read waits for a reference.
 const BLOCK: Duration = Duration::from_secs(2);
 /// How long a command may take.
@@ -34,7 +38,8 @@ const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 pub struct RedisQueue {
     client: Client,
     commands: ConnectionManager,
-    stream: Arc<str>,
+    first: Arc<str>,
+    usual: Arc<str>,
     channel: Arc<str>,
     namespace: Arc<str>,
     wiped: watch::Sender<u64>,
@@ -54,7 +59,8 @@ impl RedisQueue {
         Ok(Self {
             client,
             commands,
-            stream: format!("{namespace}:batches").into(),
+            first: format!("{namespace}:first").into(),
+            usual: format!("{namespace}:batches").into(),
             channel: format!("{namespace}:stopped").into(),
             namespace: namespace.into(),
             wiped: watch::Sender::new(0),
@@ -69,30 +75,50 @@ impl RedisQueue {
         &self.namespace
     }
 
-    pub(super) async fn send(&self, batches: &[BatchRef]) -> Result<(), QueueError> {
+    fn stream(&self, line: Line) -> &str {
+        match line {
+            Line::First => &self.first,
+            Line::Usual => &self.usual,
+        }
+    }
+
+    pub(super) async fn send(&self, batches: &[Sent]) -> Result<(), QueueError> {
         if batches.is_empty() {
             return Ok(());
         }
         let mut pipe = redis::pipe();
-        for batch in batches {
-            pipe.cmd("XADD")
-                .arg(&*self.stream)
-                .arg("MAXLEN")
-                .arg("~")
-                .arg(CAP)
-                .arg("*")
-                .arg("b")
-                .arg(&batch.to_bytes()[..])
-                .ignore();
+        for sent in batches {
+            add(&mut pipe, self.stream(Line::of(sent)), &sent.batch.to_bytes());
         }
         in_time(pipe.query_async::<()>(&mut self.commands())).await
     }
 
-    pub(super) async fn ack(&self, receipt: &str) -> Result<(), QueueError> {
+    pub(super) async fn ack(&self, line: Line, id: &str) -> Result<(), QueueError> {
         let mut pipe = redis::pipe();
-        pipe.xack(&*self.stream, GROUP, &[receipt]).ignore();
-        pipe.xdel(&*self.stream, &[receipt]).ignore();
+        remove(&mut pipe, self.stream(line), id);
         in_time(pipe.query_async::<()>(&mut self.commands())).await
+    }
+
+    /// Reads both lines from end to end: what is out is bounded, and so are they.
+    pub(super) async fn waiting(&self) -> Result<HashSet<BatchRef>, QueueError> {
+        let mut waiting = HashSet::new();
+        let mut commands = self.commands();
+        for line in [Line::First, Line::Usual] {
+            let mut from = String::from("-");
+            loop {
+                let page: StreamRangeReply =
+                    in_time(commands.xrange_count(self.stream(line), &from, "+", PAGE)).await?;
+                for entry in &page.ids {
+                    let bytes: Option<Vec<u8>> = entry.get("b");
+                    waiting.extend(bytes.as_deref().and_then(BatchRef::from_bytes));
+                }
+                match page.ids.last() {
+                    Some(last) if page.ids.len() == PAGE => from = format!("({}", last.id),
+                    _ => break,
+                }
+            }
+        }
+        Ok(waiting)
     }
 
     pub(super) async fn tell_stopped(&self, task: TaskId) -> Result<(), QueueError> {
@@ -108,10 +134,11 @@ impl RedisQueue {
         self.wiped.subscribe()
     }
 
-    pub(super) fn deliveries(&self, consumer: String) -> BoxStream<'static, Delivery> {
+    pub(super) fn deliveries(&self, consumer: String, line: Line) -> BoxStream<'static, Delivery> {
         let reader = Reader {
             queue: self.clone(),
             consumer,
+            line,
             connection: None,
             ready: VecDeque::new(),
             back_off: FIRST_BACK_OFF,
@@ -159,9 +186,13 @@ impl RedisQueue {
     }
 
     /// Makes the group; a group that had to be made means that earlier references are gone.
-    async fn make_group(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    async fn make_group(
+        &self,
+        connection: &mut MultiplexedConnection,
+        line: Line,
+    ) -> Result<(), RedisError> {
         let made: Result<(), RedisError> =
-            connection.xgroup_create_mkstream(&*self.stream, GROUP, "0").await;
+            connection.xgroup_create_mkstream(self.stream(line), GROUP, "0").await;
         match made {
             Ok(()) => {
                 self.wiped.send_modify(|times| *times += 1);
@@ -172,46 +203,101 @@ impl RedisQueue {
         }
     }
 
-    /// References that a dead consumer never acknowledged are dropped (SQL has them still), and
-    /// so are consumers that are long silent.
+    /// References that a consumer was handed and has not acknowledged for `idle` are sent to everybody again,
+    /// and taken from it, in one step.
+    pub(super) async fn pass_on(
+        &self,
+        consumer: &str,
+        idle: Duration,
+    ) -> Result<usize, QueueError> {
+        let mut commands = self.commands();
+        let mut passed = 0;
+        for line in [Line::First, Line::Usual] {
+            let mut command = redis::cmd("XAUTOCLAIM");
+            command.arg(self.stream(line)).arg(GROUP).arg(consumer).arg(idle.as_millis() as u64);
+            command.arg("0-0").arg("COUNT").arg(PAGE);
+            let claimed = match in_time(command.query_async::<Value>(&mut commands)).await {
+                Ok(reply) => claimed(reply),
+                // Nobody has read it yet.
+                Err(QueueError::Redis(error)) if error.code() == Some("NOGROUP") => continue,
+                Err(error) => return Err(error),
+            };
+            if claimed.is_empty() {
+                continue;
+            }
+            let mut pipe = redis::pipe();
+            pipe.atomic();
+            for (id, payload) in &claimed {
+                if let Some(payload) = payload {
+                    add(&mut pipe, self.stream(line), payload);
+                    passed += 1;
+                }
+                remove(&mut pipe, self.stream(line), id);
+            }
+            in_time(pipe.query_async::<()>(&mut commands)).await?;
+        }
+        Ok(passed)
+    }
+
+    /// Consumers that are long silent are forgotten.
     pub(super) async fn tidy(&self, consumer: &str, idle: Duration) -> Result<(), QueueError> {
         let idle_ms = idle.as_millis() as u64;
         let mut commands = self.commands();
-        let claimed: (redis::Value, Vec<(String, redis::Value)>) = in_time(
-            redis::cmd("XAUTOCLAIM")
-                .arg(&*self.stream)
-                .arg(GROUP)
-                .arg(consumer)
-                .arg(idle_ms)
-                .arg("0-0")
-                .arg("COUNT")
-                .arg(1000)
-                .query_async::<(redis::Value, Vec<(String, redis::Value)>, redis::Value)>(
-                    &mut commands,
-                ),
-        )
-        .await
-        .map(|(next, entries, _)| (next, entries))?;
-        for (receipt, _) in claimed.1 {
-            self.ack(&receipt).await?;
-        }
-        let consumers: redis::streams::StreamInfoConsumersReply =
-            in_time(commands.xinfo_consumers(&*self.stream, GROUP)).await?;
-        for silent in consumers.consumers {
-            if silent.pending == 0 && silent.name != consumer && silent.idle as u64 > idle_ms {
-                let _: () =
-                    in_time(commands.xgroup_delconsumer(&*self.stream, GROUP, &silent.name))
-                        .await?;
+        for line in [Line::First, Line::Usual] {
+            let consumers: StreamInfoConsumersReply =
+                in_time(commands.xinfo_consumers(self.stream(line), GROUP)).await?;
+            for silent in consumers.consumers {
+                if silent.pending == 0 && silent.name != consumer && silent.idle as u64 > idle_ms {
+                    let stream = self.stream(line);
+                    let _: () =
+                        in_time(commands.xgroup_delconsumer(stream, GROUP, &silent.name)).await?;
+                }
             }
         }
         Ok(())
     }
 }
 
+fn add(pipe: &mut redis::Pipeline, stream: &str, payload: &[u8]) {
+    pipe.cmd("XADD").arg(stream).arg("MAXLEN").arg("~").arg(CAP).arg("*").arg("b").arg(payload);
+    pipe.ignore();
+}
+
+fn remove(pipe: &mut redis::Pipeline, stream: &str, id: &str) {
+    pipe.xack(stream, GROUP, &[id]).ignore();
+    pipe.xdel(stream, &[id]).ignore();
+}
+
+/// Ids and payloads of an XAUTOCLAIM reply. Redis 6.2 answers with two elements, 7 and later with three (the
+/// third lists entries that are gone); 6.2 gives an entry that is gone as nil.
+fn claimed(reply: Value) -> Vec<(String, Option<Vec<u8>>)> {
+    let Value::Array(parts) = reply else { return Vec::new() };
+    let Some(Value::Array(entries)) = parts.into_iter().nth(1) else { return Vec::new() };
+    entries
+        .into_iter()
+        .filter_map(|entry| {
+            let Value::Array(parts) = entry else { return None };
+            let mut parts = parts.into_iter();
+            let id: String = redis::from_redis_value(parts.next()?).ok()?;
+            let fields = match parts.next() {
+                Some(Value::Array(fields)) => fields,
+                _ => Vec::new(),
+            };
+            let payload = fields.into_iter().skip_while(|name| !is_payload_name(name)).nth(1);
+            Some((id, payload.and_then(|bytes| redis::from_redis_value(bytes).ok())))
+        })
+        .collect()
+}
+
+fn is_payload_name(value: &Value) -> bool {
+    matches!(value, Value::BulkString(name) if name == b"b")
+}
+
 /// One consumer's blocking reads.
 struct Reader {
     queue: RedisQueue,
     consumer: String,
+    line: Line,
     connection: Option<MultiplexedConnection>,
     ready: VecDeque<Delivery>,
     back_off: Duration,
@@ -243,7 +329,7 @@ impl Reader {
                     .set_response_timeout(Some(BLOCK + ANSWER));
                 let client = &self.queue.client;
                 let mut made = client.get_multiplexed_async_connection_with_config(&config).await?;
-                self.queue.make_group(&mut made).await?;
+                self.queue.make_group(&mut made, self.line).await?;
                 empty.insert(made)
             }
         };
@@ -253,20 +339,23 @@ impl Reader {
             .count(1)
             .block(BLOCK.as_millis() as usize);
         let reply: Result<Option<StreamReadReply>, RedisError> =
-            connection.xread_options(&[&*self.queue.stream], &[">"], &options).await;
+            connection.xread_options(&[self.queue.stream(self.line)], &[">"], &options).await;
         let reply = match reply {
             Err(error) if error.code() == Some("NOGROUP") => {
-                return Ok(self.queue.make_group(connection).await?);
+                return Ok(self.queue.make_group(connection, self.line).await?);
             }
             other => other?.unwrap_or_default(),
         };
         for entry in reply.keys.into_iter().flat_map(|key| key.ids) {
             let bytes: Option<Vec<u8>> = entry.get("b");
             match bytes.as_deref().and_then(BatchRef::from_bytes) {
-                Some(batch) => self.ready.push_back(Delivery { batch, receipt: Some(entry.id) }),
+                Some(batch) => {
+                    let receipt = Some(Receipt::Redis(self.line, entry.id));
+                    self.ready.push_back(Delivery { batch, receipt });
+                }
                 None => {
                     tracing::warn!(id = %entry.id, "dropped a queue entry that is no reference");
-                    self.queue.ack(&entry.id).await?;
+                    self.queue.ack(self.line, &entry.id).await?;
                 }
             }
         }
@@ -286,5 +375,34 @@ pub(super) async fn in_time<T>(
     match tokio::time::timeout(ANSWER * 2, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(QueueError::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn entry(id: &str, payload: &str) -> Value {
+        Value::Array(vec![bulk(id), Value::Array(vec![bulk("b"), bulk(payload)])])
+    }
+
+    #[test]
+    fn every_version_s_reply_to_xautoclaim_is_understood() {
+        let found = vec![(String::from("1-1"), Some(b"x".to_vec()))];
+        let entries = Value::Array(vec![entry("1-1", "x")]);
+        let of_6_2 = Value::Array(vec![bulk("0-0"), entries.clone()]);
+        assert_eq!(claimed(of_6_2), found);
+        let gone = Value::Array(vec![bulk("1-2")]);
+        assert_eq!(claimed(Value::Array(vec![bulk("0-0"), entries, gone])), found);
+        let with_nil = Value::Array(vec![Value::Nil, entry("1-1", "x")]);
+        assert_eq!(claimed(Value::Array(vec![bulk("0-0"), with_nil])), found);
+        let nil_fields = Value::Array(vec![Value::Array(vec![bulk("1-3"), Value::Nil])]);
+        let nothing = vec![(String::from("1-3"), None)];
+        assert_eq!(claimed(Value::Array(vec![bulk("0-0"), nil_fields])), nothing);
+        assert_eq!(claimed(Value::Nil), vec![]);
     }
 }

@@ -1,4 +1,4 @@
-//! Leasing batches, keeping leases alive, and the dispatch window.
+//! Leasing batches, and keeping leases alive.
 //!
 //! A lease is a state (`leased`), a fence (`lease_token`) and an end (`due_at`). Taking one holds
 //! the credits of what will be started, in the same transaction.
@@ -6,12 +6,12 @@
 use sqlx::FromRow;
 
 use super::control::lock_task;
-use super::credits::{record, take_up_to};
-use super::{Result, Store, Tx, deferrals, expect_rows, on, read};
+use super::credits::{lock_balance, post};
+use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
 use crate::domain::batch::{BatchRef, Lease};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
-use crate::domain::ledger::{EntryType, Kind, Movement};
+use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::{PauseReason, TaskStatus};
 
 /// What came of the wish to lease.
@@ -50,6 +50,7 @@ struct Claimed {
     first_seq: i64,
     addresses: i32,
     attempt: i32,
+    lost: i32,
     held: i64,
     waiting: i64,
     processed: i64,
@@ -114,65 +115,102 @@ impl Store {
             }
         }
         tx.commit().await?;
+        // The leases stand: what fails here is repaired by the next message, or by the sweeper.
         for batch in idle {
-            self.unqueue(batch).await?;
+            if let Err(error) = self.unqueue(batch).await {
+                tracing::debug!(%error, ?batch, "its task stands still; it is not put back yet");
+            }
         }
         let mut tasks: Vec<TaskId> = broke.iter().map(|&at| claims[at].batch.task).collect();
         tasks.dedup();
         for task in tasks {
-            self.pause_for(task, PauseReason::InsufficientCredits).await?;
+            if let Err(error) = self.pause_for(task, PauseReason::InsufficientCredits, now).await {
+                tracing::warn!(%error, %task, "the balance is empty, and the task not paused yet");
+            }
         }
         Ok(leasings)
     }
 
-    /// A message came for a batch whose task stands still: it waits for the window again.
+    /// A message came for a batch whose task stands still: it is pending again, and found when somebody lets
+    /// the task go on.
     async fn unqueue(&self, batch: BatchRef) -> Result<()> {
         const SQL: &str =
             "UPDATE batches SET state = 0 WHERE task_id = $1 AND no = $2 AND state = 1";
         let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no)
-            .execute(c).await.map(|_| ()))?;
+        let status = lock_task(&mut tx, batch.task, None).await?;
+        // It goes on again: the sweeper finds that its message is gone.
+        if status.is_none_or(|status| !status.is_active()) {
+            on!(&mut tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no)
+                .execute(c).await.map(|_| ()))?;
+        }
         tx.commit().await
     }
 
-    /// Extends these leases; returns those that are not ours any more.
-    pub async fn renew(&self, leases: &[Held], until: Millis) -> Result<Vec<BatchRef>> {
-        const SQL: &str = "UPDATE batches SET due_at = $4
+    /// Extends these leases; tells what became of each. One whose row somebody is just writing is left for
+    /// the next time: nothing here waits for a lock.
+    pub async fn renew(&self, leases: &[Held], until: Millis) -> Result<Renewed> {
+        const LITE: &str = "UPDATE batches SET due_at = $4
             WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2";
-        let mut lost = Vec::new();
-        // One short transaction each: never more than one row lock at a time.
-        for lease in leases {
-            let mut tx = self.begin_unsynced().await?;
-            let rows = on!(&mut tx, c => sqlx::query(SQL)
-                .bind(lease.batch.task).bind(lease.batch.no).bind(lease.token).bind(until)
-                .execute(c).await.map(|r| r.rows_affected()))?;
-            tx.commit().await?;
-            if rows == 0 {
-                lost.push(lease.batch);
+        const PG: &str = "WITH ours AS MATERIALIZED (
+                SELECT b.task_id, b.no FROM batches b
+                JOIN UNNEST($1::UUID[], $2::INTEGER[], $3::BIGINT[]) AS l (task_id, no, token)
+                  ON b.task_id = l.task_id AND b.no = l.no AND b.lease_token = l.token
+                WHERE b.state = 2 FOR NO KEY UPDATE OF b SKIP LOCKED)
+            UPDATE batches b SET due_at = $4 FROM ours
+            WHERE b.task_id = ours.task_id AND b.no = ours.no
+            RETURNING b.task_id, b.no";
+        const HELD_PG: &str = "SELECT b.task_id, b.no FROM batches b
+            JOIN UNNEST($1::UUID[], $2::INTEGER[], $3::BIGINT[]) AS l (task_id, no, token)
+              ON b.task_id = l.task_id AND b.no = l.no AND b.lease_token = l.token
+            WHERE b.state = 2";
+        let mut renewed = Renewed::default();
+        let mut tx = self.begin_unsynced().await?;
+        match &mut tx {
+            Tx::Pg(lent) => {
+                let tasks: Vec<_> = leases.iter().map(|lease| lease.batch.task.0).collect();
+                let numbers: Vec<i32> = leases.iter().map(|lease| lease.batch.no).collect();
+                let tokens: Vec<i64> = leases.iter().map(|lease| lease.token).collect();
+                let extended: Vec<(TaskId, i32)> = within!(&mut *lent, c => sqlx::query_as(PG)
+                    .bind(&tasks).bind(&numbers).bind(&tokens).bind(until).fetch_all(c).await)?;
+                let mut held = extended.clone();
+                if extended.len() < leases.len() {
+                    held = within!(lent, c => sqlx::query_as(HELD_PG)
+                        .bind(&tasks).bind(&numbers).bind(&tokens).fetch_all(c).await)?;
+                }
+                let is_in = |all: &[(TaskId, i32)], lease: &Held| {
+                    all.contains(&(lease.batch.task, lease.batch.no))
+                };
+                for lease in leases {
+                    match (is_in(&extended, lease), is_in(&held, lease)) {
+                        (true, _) => {}
+                        (false, true) => renewed.later.push(*lease),
+                        (false, false) => renewed.lost.push(*lease),
+                    }
+                }
+            }
+            Tx::Lite(lent) => {
+                for lease in leases {
+                    let rows = within!(&mut *lent, c => sqlx::query(LITE)
+                        .bind(lease.batch.task).bind(lease.batch.no).bind(lease.token).bind(until)
+                        .execute(c).await.map(|r| r.rows_affected()))?;
+                    if rows == 0 {
+                        renewed.lost.push(*lease);
+                    }
+                }
             }
         }
-        Ok(lost)
-    }
-
-    /// Moves pending batches of an active task to `queued`, until `window` of them are queued or
-    /// leased; returns those to be sent. `resend_at`: when the sweeper takes the message for lost.
-    pub async fn dispatch(
-        &self,
-        task: TaskId,
-        window: i64,
-        resend_at: Millis,
-    ) -> Result<Vec<BatchRef>> {
-        const OPEN: &str = "SELECT count(*) FROM batches WHERE task_id = $1 AND state IN (1, 2)";
-        let open: i64 = read!(self, c => sqlx::query_scalar(OPEN).bind(task).fetch_one(c).await)?;
-        if open >= window {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.begin().await?;
-        lock_task(&mut tx, task, None).await?;
-        let sent = queue_next(&mut tx, task, window - open, resend_at).await?;
         tx.commit().await?;
-        Ok(sent)
+        Ok(renewed)
     }
+}
+
+/// What became of leases that were to be extended; the others were.
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// Not ours any more.
+    pub lost: Vec<Held>,
+    /// Ours, and not extended: to be tried again soon.
+    pub later: Vec<Held>,
 }
 
 /// Who pays for a task, if it is active; its first lease makes it `running`.
@@ -200,17 +238,18 @@ async fn claim_batch(
     source: &str,
     now: Millis,
 ) -> Result<Option<Claimed>> {
+    // Held credits of a batch that nobody has leased would be a fault; they are never written over.
     const SQL: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3, due_at = $4,
             attempt = attempt + 1, source = $5, held = chargeable - charged - refunded - (
                 SELECT count(*) FROM deferrals d
                 WHERE d.task_id = $1 AND d.no = $2 AND d.due_at > $6)
-        WHERE task_id = $1 AND no = $2 AND state IN (0, 1)
-        RETURNING first_seq, addresses, attempt, held,
+        WHERE task_id = $1 AND no = $2 AND state IN (0, 1) AND held = 0
+        RETURNING first_seq, addresses, attempt, lost, held,
             chargeable - charged - refunded - held AS waiting,
             deliverable + undeliverable + risky + unknown AS processed, payload";
-    Ok(on!(tx, c => sqlx::query_as(SQL)
+    on!(tx, c => sqlx::query_as(SQL)
         .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token).bind(claim.until)
-        .bind(source).bind(now).fetch_optional(c).await)?)
+        .bind(source).bind(now).fetch_optional(c).await)
 }
 
 /// Holds credits for claimed batches of one account, first come first served. A batch that gets
@@ -223,16 +262,17 @@ async fn hold(
 ) -> Result<Vec<usize>> {
     const LESS: &str = "UPDATE batches SET held = $4
         WHERE task_id = $1 AND no = $2 AND lease_token = $3";
-    const BACK: &str = "UPDATE batches SET held = $4, state = 0, lease_token = NULL,
+    // Queued as before: its task is about to be paused, which makes it pending.
+    const BACK: &str = "UPDATE batches SET held = $4, state = 1, lease_token = NULL,
             attempt = attempt - 1
         WHERE task_id = $1 AND no = $2 AND lease_token = $3";
     let want: i64 = taken.iter().map(|one| one.row.held).sum();
     let Some(account) = taken.first().map(|one| one.account).filter(|_| want > 0) else {
         return Ok(Vec::new());
     };
-    let (mut left, after) = take_up_to(tx, account, Kind::Email, want).await?;
-    let mut balance = after + left;
+    let mut left = lock_balance(tx, account, Kind::Email).await?.min(want);
     let mut broke = Vec::new();
+    let mut movements = Vec::new();
     for of_task in taken.chunk_by_mut(|a, b| claims[a.at].batch.task == claims[b.at].batch.task) {
         let mut amount = 0;
         for one in of_task.iter_mut() {
@@ -253,19 +293,18 @@ async fn hold(
             }
         }
         if amount > 0 {
-            balance -= amount;
             let claim = &claims[of_task[0].at];
-            let movement = Movement {
-                account,
-                kind: Kind::Email,
+            movements.push(Movement {
                 entry: EntryType::Hold,
                 amount,
                 task: Some(claim.batch.task),
                 step: Some(claim.token),
                 note: None,
-            };
-            record(tx, &movement, balance, now).await?;
+            });
         }
+    }
+    if !movements.is_empty() {
+        post(tx, &Transfer { account, kind: Kind::Email, movements }, now).await?;
     }
     Ok(broke)
 }
@@ -297,36 +336,9 @@ async fn into_lease(
         deferred,
         leased_at: now,
         attempt: row.attempt,
+        lost: row.lost,
     };
     Ok((taken.at, lease))
-}
-
-/// Moves up to `most` pending batches of an active task to `queued`.
-pub(super) async fn queue_next(
-    tx: &mut Tx,
-    task: TaskId,
-    most: i64,
-    resend_at: Millis,
-) -> Result<Vec<BatchRef>> {
-    // PostgreSQL passes by a batch that a doubled message is just leasing: waiting for several of
-    // them in no order could end in a circle. SQLite has one writer, and we are it.
-    const LITE: &str = "UPDATE batches SET state = 1, due_at = $3
-        WHERE task_id = $1 AND state = 0 AND no IN (
-            SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2)
-          AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
-        RETURNING no";
-    const PG: &str = "WITH next AS MATERIALIZED (
-            SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2
-            FOR NO KEY UPDATE SKIP LOCKED)
-        UPDATE batches b SET state = 1, due_at = $3 FROM next
-        WHERE b.task_id = $1 AND b.no = next.no
-          AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
-        RETURNING b.no";
-    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
-    let mut numbers: Vec<i32> = on!(tx, c => sqlx::query_scalar(sql)
-        .bind(task).bind(most).bind(resend_at).fetch_all(c).await)?;
-    numbers.sort_unstable();
-    Ok(numbers.into_iter().map(|no| BatchRef { task, no }).collect())
 }
 
 /// `seq`s of a batch that have a result.
@@ -334,6 +346,6 @@ async fn finished(tx: &mut Tx, task: TaskId, first_seq: i64, addresses: i32) -> 
     const SQL: &str = "SELECT seq FROM results
         WHERE task_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq";
     let end = first_seq + i64::from(addresses);
-    Ok(on!(tx, c => sqlx::query_scalar(SQL).bind(task).bind(first_seq).bind(end)
-        .fetch_all(c).await)?)
+    on!(tx, c => sqlx::query_scalar(SQL).bind(task).bind(first_seq).bind(end)
+        .fetch_all(c).await)
 }

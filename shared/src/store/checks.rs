@@ -1,10 +1,11 @@
 //! Single verifications: one held credit each, resolved once.
 
-use super::credits::{move_balance, record, take_up_to};
+use super::credits::{lock_balance, post};
+use super::idempotency::{self, RequestKey};
 use super::{Result, Store, expect_rows, on, read};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, CheckId};
-use crate::domain::ledger::{EntryType, Kind, Movement};
+use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 
 /// A single verification that is under way.
 #[derive(Debug, Clone, Copy)]
@@ -17,17 +18,35 @@ pub struct Check {
     pub step: i64,
 }
 
+/// An answer to be remembered for an `Idempotency-Key` in the very transaction that charges for it.
+#[derive(Debug)]
+pub struct Answered<'a> {
+    /// Which request.
+    pub request: &'a RequestKey,
+    /// The fence: who has the request's place.
+    pub salt: &'a [u8],
+    /// The answer's status.
+    pub status: i16,
+    /// The answer's body.
+    pub body: &'a str,
+}
+
+/// How a single verification was resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// As asked, and its answer is remembered.
+    Done,
+    /// The sweeper has given the credit back before.
+    TooLate,
+    /// Somebody else has the request's place; the credit went back.
+    Fenced,
+}
+
 impl Check {
-    fn movement(&self, entry: EntryType, note: Option<&str>) -> Movement {
-        Movement {
-            account: self.account,
-            kind: Kind::Email,
-            entry,
-            amount: 1,
-            task: None,
-            step: Some(self.step),
-            note: note.map(str::to_owned),
-        }
+    fn transfer(&self, entry: EntryType, note: Option<&str>) -> Transfer {
+        let note = note.map(str::to_owned);
+        let movement = Movement { entry, amount: 1, task: None, step: Some(self.step), note };
+        Transfer { account: self.account, kind: Kind::Email, movements: vec![movement] }
     }
 }
 
@@ -38,33 +57,48 @@ impl Store {
             "INSERT INTO checks (id, account_id, step, held, charged, due_at, created_at)
             VALUES ($1, $2, $3, 1, 0, $4, $5)";
         let mut tx = self.begin().await?;
-        let (taken, after) = take_up_to(&mut tx, check.account, Kind::Email, 1).await?;
-        if taken == 0 {
-            return Ok(false);
-        }
         on!(&mut tx, c => sqlx::query(SQL).bind(check.id).bind(check.account).bind(check.step)
             .bind(due_at).bind(now).execute(c).await.map(|_| ()))?;
-        record(&mut tx, &check.movement(EntryType::Hold, Some("single verification")), after, now)
-            .await?;
+        if lock_balance(&mut tx, check.account, Kind::Email).await? < 1 {
+            return Ok(false);
+        }
+        let transfer = check.transfer(EntryType::Hold, Some("single verification"));
+        post(&mut tx, &transfer, now).await?;
         tx.commit().await?;
         Ok(true)
     }
 
     /// Resolves the hold, one way or the other; `false` when the sweeper has given it back.
     pub async fn close_check(&self, check: Check, charge: bool, now: Millis) -> Result<bool> {
+        Ok(self.close_check_with(check, charge, None, now).await? == Closed::Done)
+    }
+
+    /// Resolves the hold and remembers the answer that says so, both or neither. Who has lost the request's
+    /// place meanwhile gets the credit back and no answer.
+    pub async fn close_check_with(
+        &self,
+        check: Check,
+        charge: bool,
+        answered: Option<Answered<'_>>,
+        now: Millis,
+    ) -> Result<Closed> {
         const SQL: &str = "UPDATE checks SET held = 0, charged = $2 WHERE id = $1 AND held = 1";
         let mut tx = self.begin().await?;
+        let ours = match &answered {
+            Some(answered) => idempotency::answer(&mut tx, answered).await?,
+            None => true,
+        };
+        let charge = charge && ours;
         let rows = on!(&mut tx, c => sqlx::query(SQL).bind(check.id).bind(i16::from(charge))
             .execute(c).await.map(|r| r.rows_affected()))?;
         if rows == 0 {
-            return Ok(false);
+            return Ok(Closed::TooLate);
         }
         expect_rows("close check", rows, 1)?;
-        let (entry, back) = if charge { (EntryType::Charge, 0) } else { (EntryType::Refund, 1) };
-        let after = move_balance(&mut tx, check.account, Kind::Email, back).await?;
-        record(&mut tx, &check.movement(entry, None), after, now).await?;
+        let entry = if charge { EntryType::Charge } else { EntryType::Refund };
+        post(&mut tx, &check.transfer(entry, None), now).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(if ours { Closed::Done } else { Closed::Fenced })
     }
 
     /// Single verifications whose process is gone.

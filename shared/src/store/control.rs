@@ -4,12 +4,13 @@
 
 use sqlx::FromRow;
 
-use super::credits::{move_balance, record};
+use super::credits::{mark_broke, post};
+use super::dispatch::{mark_ready, unmark};
 use super::tasks::TallyRow;
-use super::{Result, Store, StoreError, Tx, deferrals, expect_rows, on};
+use super::{Result, Store, StoreError, Tx, deferrals, expect_rows, on, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
-use crate::domain::ledger::{EntryType, Kind, Movement};
+use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::{PauseReason, Tally, TaskStatus};
 
 /// What a change of a task's course came to.
@@ -26,7 +27,7 @@ pub enum Changed {
 /// A batch at the moment its task is cancelled.
 #[derive(FromRow)]
 struct OpenBatch {
-    held: i64,
+    freed: i64,
     #[sqlx(flatten)]
     tally: TallyRow,
 }
@@ -40,12 +41,27 @@ impl Store {
         account: AccountId,
         now: Millis,
     ) -> Result<Changed> {
-        const CLOSE: &str = "UPDATE batches SET state = 4, lease_token = NULL
+        self.end_task(id, account, TaskStatus::Cancelled, now).await
+    }
+
+    /// Ends a task whose stored list is damaged: its holds go back, nothing more is charged. One that has
+    /// ended stays as it is.
+    pub async fn fail_task(&self, task: TaskId, account: AccountId, now: Millis) -> Result<()> {
+        self.end_task(task, account, TaskStatus::Failed, now).await.map(|_| ())
+    }
+
+    async fn end_task(
+        &self,
+        id: TaskId,
+        account: AccountId,
+        status: TaskStatus,
+        now: Millis,
+    ) -> Result<Changed> {
+        const CLOSE: &str = "UPDATE batches SET state = 4, lease_token = NULL, touched = 0,
+                freed = held, held = 0
             WHERE task_id = $1 AND state IN (0, 1, 2, 5)
-            RETURNING held, deliverable, undeliverable, risky, unknown, charged, refunded";
-        const EMPTY: &str = "UPDATE batches SET held = 0, touched = 0
-            WHERE task_id = $1 AND touched = 1";
-        const END: &str = "UPDATE tasks SET status = 'cancelled', pause_reason = NULL,
+            RETURNING freed, deliverable, undeliverable, risky, unknown, charged, refunded";
+        const END: &str = "UPDATE tasks SET status = $10, pause_reason = NULL,
                 finished_at = $2, released = $3,
                 deliverable = deliverable + $4, undeliverable = undeliverable + $5,
                 risky = risky + $6, unknown = unknown + $7, charged = charged + $8,
@@ -54,50 +70,38 @@ impl Store {
         let mut tx = self.begin().await?;
         match lock_task(&mut tx, id, Some(account)).await? {
             None => return Ok(Changed::Missing),
-            Some(TaskStatus::Cancelled) => return Ok(Changed::Done),
-            Some(status) if status.has_ended() => return Ok(Changed::Refused(status)),
+            Some(now) if now == status => return Ok(Changed::Done),
+            Some(now) if now.has_ended() => return Ok(Changed::Refused(now)),
             Some(_) => {}
         }
         lock_batches(&mut tx, id).await?;
         let open: Vec<OpenBatch> =
             on!(&mut tx, c => sqlx::query_as(CLOSE).bind(id).fetch_all(c).await)?;
-        on!(&mut tx, c => sqlx::query(EMPTY).bind(id).execute(c).await.map(|_| ()))?;
         deferrals::forget_task(&mut tx, id).await?;
-        let (mut held, mut tally) = (0, Tally::default());
+        let (mut released, mut tally) = (0, Tally::default());
         for batch in open {
-            held += batch.held;
+            released += batch.freed;
             tally += batch.tally.into();
         }
         let rows = on!(&mut tx, c => sqlx::query(END)
-            .bind(id).bind(now).bind(held).bind(tally.deliverable).bind(tally.undeliverable)
+            .bind(id).bind(now).bind(released).bind(tally.deliverable).bind(tally.undeliverable)
             .bind(tally.risky).bind(tally.unknown).bind(tally.charged).bind(tally.refunded)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("cancel task", rows, 1)?;
-        if held > 0 {
-            let after = move_balance(&mut tx, account, Kind::Email, held).await?;
+            .bind(status.as_str()).execute(c).await.map(|r| r.rows_affected()))?;
+        expect_rows("end task", rows, 1)?;
+        unmark(&mut tx, id).await?;
+        if released > 0 {
             let movement = Movement {
-                account,
-                kind: Kind::Email,
                 entry: EntryType::Refund,
-                amount: held,
+                amount: released,
                 task: Some(id),
                 step: None,
-                note: Some(String::from("cancelled")),
+                note: Some(status.as_str().to_owned()),
             };
-            record(&mut tx, &movement, after, now).await?;
+            let transfer = Transfer { account, kind: Kind::Email, movements: vec![movement] };
+            post(&mut tx, &transfer, now).await?;
         }
         tx.commit().await?;
         Ok(Changed::Done)
-    }
-
-    /// Ends a task whose stored list is damaged: its holds go back, nothing more is charged.
-    pub async fn fail_task(&self, task: TaskId, account: AccountId, now: Millis) -> Result<()> {
-        const SQL: &str =
-            "UPDATE tasks SET status = 'failed' WHERE id = $1 AND status = 'cancelled'";
-        self.cancel_task(task, account, now).await?;
-        let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL).bind(task).execute(c).await.map(|_| ()))?;
-        tx.commit().await
     }
 
     /// Stops a task from starting addresses until it is resumed.
@@ -113,18 +117,45 @@ impl Store {
         Ok(Changed::Done)
     }
 
-    /// Pauses a task that cannot go on at the moment; the sweeper lets it go on when it can, also if
-    /// that came in between (a grant, say).
-    pub async fn pause_for(&self, task: TaskId, reason: PauseReason) -> Result<()> {
+    /// Pauses a task that cannot go on at the moment; the sweeper lets it go on when it can. Should credits
+    /// have come in between, it is not paused for want of them.
+    pub async fn pause_for(&self, task: TaskId, reason: PauseReason, now: Millis) -> Result<()> {
+        const OWNER: &str = "SELECT account_id FROM tasks WHERE id = $1";
         let mut tx = self.begin().await?;
         if lock_task(&mut tx, task, None).await?.is_some_and(TaskStatus::is_active) {
             pause(&mut tx, task, reason).await?;
+            if reason == PauseReason::InsufficientCredits {
+                let account: AccountId = on!(&mut tx, c => sqlx::query_scalar(OWNER)
+                    .bind(task).fetch_one(c).await)?;
+                if mark_broke(&mut tx, account, true).await? > 0 {
+                    drop(tx);
+                    return self.make_ready(task, account, now).await;
+                }
+            }
+        }
+        tx.commit().await
+    }
+
+    /// Lets the next round find an active task's pending batches; queued ones become pending, as their
+    /// message may be gone.
+    async fn make_ready(&self, task: TaskId, account: AccountId, now: Millis) -> Result<()> {
+        const BATCHES: &str = "UPDATE batches SET state = 0 WHERE task_id = $1 AND state = 1";
+        let mut tx = self.begin().await?;
+        if lock_task(&mut tx, task, None).await?.is_some_and(TaskStatus::is_active) {
+            lock_batches(&mut tx, task).await?;
+            on!(&mut tx, c => sqlx::query(BATCHES).bind(task).execute(c).await.map(|_| ()))?;
+            mark_ready(&mut tx, task, account, now).await?;
         }
         tx.commit().await
     }
 
     /// Lets a paused task go on, whatever paused it.
-    pub async fn resume_task(&self, id: TaskId, account: AccountId) -> Result<Changed> {
+    pub async fn resume_task(
+        &self,
+        id: TaskId,
+        account: AccountId,
+        now: Millis,
+    ) -> Result<Changed> {
         let mut tx = self.begin().await?;
         match lock_task(&mut tx, id, Some(account)).await? {
             None => return Ok(Changed::Missing),
@@ -132,7 +163,7 @@ impl Store {
             Some(status) if status.is_active() => return Ok(Changed::Done),
             Some(status) => return Ok(Changed::Refused(status)),
         }
-        resume(&mut tx, id).await?;
+        resume(&mut tx, id, account, now).await?;
         tx.commit().await?;
         Ok(Changed::Done)
     }
@@ -145,7 +176,7 @@ impl Store {
         const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1";
         const MARK: &str = "UPDATE tasks SET deleted_at = $2, header = NULL, name = NULL
             WHERE id = $1 AND deleted_at IS NULL";
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_long().await?;
         match lock_task(&mut tx, id, Some(account)).await? {
             None => return Ok(Changed::Missing),
             Some(status) if !status.has_ended() => return Ok(Changed::Refused(status)),
@@ -178,11 +209,22 @@ pub(super) async fn lock_task(
     let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
     let status: Option<String> = on!(tx, c => sqlx::query_scalar(sql).bind(id).bind(account)
         .fetch_optional(c).await)?;
-    status
-        .map(|name| {
-            name.parse().map_err(|_| StoreError::Damaged { what: "task status", detail: name })
-        })
-        .transpose()
+    status.map(read_status).transpose()
+}
+
+/// Likewise, but passes by a task that somebody else has: for repairs that come again by themselves.
+pub(super) async fn try_lock_task(tx: &mut Tx, id: TaskId) -> Result<Option<TaskStatus>> {
+    const PG: &str = "SELECT status FROM tasks
+        WHERE id = $1 AND status <> 'ingesting' AND deleted_at IS NULL
+        FOR NO KEY UPDATE SKIP LOCKED";
+    let Tx::Pg(lent) = tx else { return lock_task(tx, id, None).await };
+    let status: Option<String> =
+        within!(lent, c => sqlx::query_scalar(PG).bind(id).fetch_optional(c).await)?;
+    status.map(read_status).transpose()
+}
+
+fn read_status(name: String) -> Result<TaskStatus> {
+    name.parse().map_err(|_| StoreError::Damaged { what: "task status", detail: name })
 }
 
 /// Locks a task's open batches in the order of their numbers. A lease locks several batches in that
@@ -191,8 +233,8 @@ async fn lock_batches(tx: &mut Tx, id: TaskId) -> Result<()> {
     const PG: &str = "SELECT no FROM batches
         WHERE task_id = $1 AND state IN (0, 1, 2, 5) ORDER BY no FOR NO KEY UPDATE";
     // SQLite has one writer, and we are it.
-    if let Tx::Pg(tx) = tx {
-        sqlx::query(PG).bind(id).execute(&mut **tx).await?;
+    if let Tx::Pg(lent) = tx {
+        within!(lent, c => sqlx::query(PG).bind(id).execute(c).await)?;
     }
     Ok(())
 }
@@ -207,15 +249,16 @@ pub(super) async fn pause(tx: &mut Tx, id: TaskId, reason: PauseReason) -> Resul
     expect_rows("pause task", rows, 1)?;
     lock_batches(tx, id).await?;
     on!(&mut *tx, c => sqlx::query(BATCHES).bind(id).execute(c).await.map(|_| ()))?;
-    Ok(())
+    unmark(tx, id).await
 }
 
 /// Makes a paused task active again; the caller holds its lock.
-pub(super) async fn resume(tx: &mut Tx, id: TaskId) -> Result<()> {
+pub(super) async fn resume(tx: &mut Tx, id: TaskId, account: AccountId, now: Millis) -> Result<()> {
     const SQL: &str = "UPDATE tasks SET pause_reason = NULL,
             status = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END
         WHERE id = $1 AND status = 'paused'";
-    let rows = on!(tx, c => sqlx::query(SQL).bind(id)
+    let rows = on!(&mut *tx, c => sqlx::query(SQL).bind(id)
         .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("resume task", rows, 1)
+    expect_rows("resume task", rows, 1)?;
+    mark_ready(tx, id, account, now).await
 }

@@ -1,72 +1,64 @@
-//! Balances and ledger entries: the only statements that move a credit.
+//! Balances and ledger entries: the only statements that move a credit, behind one door ([`post`]).
 //!
 //! A balance row is written together with the entries that explain it, under its row lock, so
-//! `balance_after` and `id` follow the same order. Entries are never changed or removed.
+//! `balance_after` and `id` follow the same order. Entries are never changed or removed. A balance that
+//! paused tasks for want of credits is marked `broke`, so that whoever fills it knows that somebody waits.
 
 use sqlx::FromRow;
 
 use super::{Result, Store, Tx, expect_rows, on, read};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
-use crate::domain::ledger::{Entry, EntryType, Kind, Movement};
+use crate::domain::ledger::{Entry, EntryType, Kind, Movement, Transfer};
 
-/// Adds `delta` to a balance and returns it; the row stays locked until the transaction ends.
-/// Fails when the balance would go below zero (the table's own check).
-pub(super) async fn move_balance(
-    tx: &mut Tx,
-    account: AccountId,
-    kind: Kind,
-    delta: i64,
-) -> Result<i64> {
-    const SQL: &str = "UPDATE credit_balances SET balance = balance + $3
-        WHERE account_id = $1 AND kind = $2 RETURNING balance";
-    Ok(on!(tx, c => sqlx::query_scalar(SQL).bind(account).bind(kind.as_str()).bind(delta)
-        .fetch_one(c).await)?)
+/// What a transfer has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posted {
+    /// The balance afterwards.
+    pub balance: i64,
+    /// Do tasks wait for the credits that came?
+    pub awaited: bool,
 }
 
-/// Takes up to `want` credits off a balance: `(taken, balance afterwards)`. Never below zero.
-pub(super) async fn take_up_to(
-    tx: &mut Tx,
-    account: AccountId,
-    kind: Kind,
-    want: i64,
-) -> Result<(i64, i64)> {
-    const TAKE: &str = "UPDATE credit_balances SET balance = balance - $3
-        WHERE account_id = $1 AND kind = $2 AND balance >= $3 RETURNING balance";
-    let mut amount = want;
-    loop {
-        let after: Option<i64> = on!(&mut *tx, c => sqlx::query_scalar(TAKE)
-            .bind(account).bind(kind.as_str()).bind(amount).fetch_optional(c).await)?;
-        if let Some(after) = after {
-            return Ok((amount, after));
-        }
-        // Less is there. Others may take it first; then the loop sees even less.
-        amount = want.min(balance(tx, account, kind).await?);
-    }
-}
-
-async fn balance(tx: &mut Tx, account: AccountId, kind: Kind) -> Result<i64> {
-    const SQL: &str = "SELECT balance FROM credit_balances WHERE account_id = $1 AND kind = $2";
-    Ok(on!(tx, c => sqlx::query_scalar(SQL).bind(account).bind(kind.as_str())
-        .fetch_one(c).await)?)
-}
-
-/// Writes the entry of a movement.
-pub(super) async fn record(
-    tx: &mut Tx,
-    movement: &Movement,
-    balance_after: i64,
-    now: Millis,
-) -> Result<()> {
-    const SQL: &str = "INSERT INTO ledger_entries
+/// Moves credits and writes the entries that say so; the balance row stays locked until the transaction
+/// ends. Fails when the balance would go below zero (the table's own check).
+pub(super) async fn post(tx: &mut Tx, transfer: &Transfer, now: Millis) -> Result<Posted> {
+    const MOVE: &str = "UPDATE credit_balances SET balance = balance + $3
+        WHERE account_id = $1 AND kind = $2 RETURNING balance, broke";
+    const ENTER: &str = "INSERT INTO ledger_entries
         (account_id, kind, type, amount, balance_after, task_id, step, note, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    let m = movement;
-    let rows = on!(tx, c => sqlx::query(SQL)
-        .bind(m.account).bind(m.kind.as_str()).bind(m.entry.as_str()).bind(m.amount)
-        .bind(balance_after).bind(m.task).bind(m.step).bind(m.note.as_deref()).bind(now)
-        .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("ledger entry", rows, 1)
+    let (account, kind) = (transfer.account, transfer.kind);
+    let delta: i64 = transfer.movements.iter().map(Movement::delta).sum();
+    let (balance, broke): (i64, bool) = on!(&mut *tx, c => sqlx::query_as(MOVE)
+        .bind(account).bind(kind.as_str()).bind(delta).fetch_one(c).await)?;
+    let mut after = balance - delta;
+    for one in &transfer.movements {
+        after += one.delta();
+        let rows = on!(&mut *tx, c => sqlx::query(ENTER)
+            .bind(account).bind(kind.as_str()).bind(one.entry.as_str()).bind(one.amount)
+            .bind(after).bind(one.task).bind(one.step).bind(one.note.as_deref()).bind(now)
+            .execute(c).await.map(|r| r.rows_affected()))?;
+        expect_rows("ledger entry", rows, 1)?;
+    }
+    Ok(Posted { balance, awaited: broke && delta > 0 && balance > 0 })
+}
+
+/// What may be spent now; it stays so until the transaction ends.
+pub(super) async fn lock_balance(tx: &mut Tx, account: AccountId, kind: Kind) -> Result<i64> {
+    // SQLite has one writer, and we are it; PostgreSQL locks the row.
+    const LITE: &str = "SELECT balance FROM credit_balances WHERE account_id = $1 AND kind = $2";
+    const PG: &str = "SELECT balance FROM credit_balances
+        WHERE account_id = $1 AND kind = $2 FOR NO KEY UPDATE";
+    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
+    on!(tx, c => sqlx::query_scalar(sql).bind(account).bind(kind.as_str()).fetch_one(c).await)
+}
+
+/// Remembers whether tasks of an account wait for credits; returns the balance.
+pub(super) async fn mark_broke(tx: &mut Tx, account: AccountId, broke: bool) -> Result<i64> {
+    const SQL: &str = "UPDATE credit_balances SET broke = $2
+        WHERE account_id = $1 AND kind = 'email' RETURNING balance";
+    on!(tx, c => sqlx::query_scalar(SQL).bind(account).bind(broke).fetch_one(c).await)
 }
 
 /// A balance of one kind.
@@ -101,8 +93,7 @@ pub struct EntryFilter {
 }
 
 impl Store {
-    /// Gives (or, as an adjustment, takes) credits; returns the balance afterwards. An adjustment
-    /// below zero is refused by the table.
+    /// Gives (or, as an adjustment, takes) credits. An adjustment below zero is refused by the table.
     pub async fn grant(
         &self,
         account: AccountId,
@@ -110,21 +101,19 @@ impl Store {
         amount: i64,
         note: Option<&str>,
         now: Millis,
-    ) -> Result<i64> {
-        let mut tx = self.begin().await?;
-        let after = move_balance(&mut tx, account, kind, amount).await?;
+    ) -> Result<Posted> {
         let movement = Movement {
-            account,
-            kind,
             entry: if amount >= 0 { EntryType::Grant } else { EntryType::Adjust },
             amount,
             task: None,
             step: None,
             note: note.map(str::to_owned),
         };
-        record(&mut tx, &movement, after, now).await?;
+        let mut tx = self.begin().await?;
+        let transfer = Transfer { account, kind, movements: vec![movement] };
+        let posted = post(&mut tx, &transfer, now).await?;
         tx.commit().await?;
-        Ok(after)
+        Ok(posted)
     }
 
     /// All balances of an account.

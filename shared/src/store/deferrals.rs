@@ -5,14 +5,16 @@
 //! nothing else to do is in state `waiting` until [`Store::wake`] queues it again; the worker that
 //! set it aside comes first, as greylisting mail servers remember where a question came from.
 
-use super::{Result, Store, Tx, expect_rows, on, read};
+use super::control::try_lock_task;
+use super::{Result, Store, Tx, expect_rows, on, read, within};
 use crate::domain::batch::{BatchRef, Deferral, Step};
 use crate::domain::clock::Millis;
 use crate::domain::id::TaskId;
 
 impl Store {
-    /// Queues batches that have waited long enough: those set aside by a worker that sends from
-    /// `source`, and anybody's that were due before `anyones`. Returns those to be sent.
+    /// Takes up batches that have waited long enough: those set aside by a worker that sends from `source`,
+    /// and anybody's that were due before `anyones`. Returns those that are this worker's now, without a
+    /// message; those of a task that stands still become pending.
     pub async fn wake(
         &self,
         source: &str,
@@ -21,23 +23,30 @@ impl Store {
         resend_at: Millis,
         now: Millis,
     ) -> Result<Vec<BatchRef>> {
-        const FIND: &str = "SELECT b.task_id, b.no FROM batches b JOIN tasks t ON t.id = b.task_id
-            WHERE b.state = 5 AND b.due_at <= $1 AND (b.source = $2 OR b.due_at < $3)
-              AND t.status IN ('queued', 'running')
-            ORDER BY b.due_at LIMIT $4";
-        const TAKE: &str = "UPDATE batches SET state = 1, due_at = $3
-            WHERE task_id = $1 AND no = $2 AND state = 5";
+        const FIND: &str = "SELECT task_id, no FROM batches
+            WHERE state = 5 AND due_at <= $1 AND (source = $2 OR due_at < $3)
+            ORDER BY due_at LIMIT $4";
+        // Whoever lets the task go on finds it pending.
+        const TAKE: &str = "UPDATE batches SET due_at = $3, state = CASE
+                WHEN EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
+                THEN 1 ELSE 0 END
+            WHERE task_id = $1 AND no = $2 AND state = 5
+            RETURNING state";
         let due: Vec<(TaskId, i32)> = read!(self, c => sqlx::query_as(FIND)
             .bind(now).bind(source).bind(anyones).bind(limit).fetch_all(c).await)?;
         let mut woken = Vec::new();
         for (task, no) in due {
             // A crash that undoes it leaves the batch waiting, to be woken again.
             let mut tx = self.begin_unsynced().await?;
-            let rows = on!(&mut tx, c => sqlx::query(TAKE).bind(task).bind(no).bind(resend_at)
-                .execute(c).await.map(|r| r.rows_affected()))?;
+            // So that nobody lets the task go on, or stops it, in between.
+            if try_lock_task(&mut tx, task).await?.is_none() {
+                continue;
+            }
+            let state: Option<i16> = on!(&mut tx, c => sqlx::query_scalar(TAKE)
+                .bind(task).bind(no).bind(resend_at).fetch_optional(c).await)?;
             tx.commit().await?;
             // None: cancelled, or woken by another sweeper meanwhile.
-            if rows == 1 {
+            if state == Some(1) {
                 woken.push(BatchRef { task, no });
             }
         }
@@ -77,27 +86,21 @@ pub(super) async fn set_aside(tx: &mut Tx, steps: &[&Step]) -> Result<()> {
     }
     let rows = match tx {
         // One round trip, however many.
-        Tx::Pg(tx) => sqlx::query(PG)
+        Tx::Pg(lent) => within!(lent, c => sqlx::query(PG)
             .bind(all.iter().map(|(batch, _)| batch.task.0).collect::<Vec<_>>())
             .bind(all.iter().map(|(batch, _)| batch.no).collect::<Vec<_>>())
             .bind(all.iter().map(|(_, one)| one.seq).collect::<Vec<_>>())
             .bind(all.iter().map(|(_, one)| one.attempts).collect::<Vec<_>>())
             .bind(all.iter().map(|(_, one)| one.due_at).collect::<Vec<_>>())
-            .execute(&mut **tx)
-            .await?
-            .rows_affected(),
-        Tx::Lite(tx) => {
+            .execute(c)
+            .await
+            .map(|r| r.rows_affected()))?,
+        Tx::Lite(lent) => {
             let mut rows = 0;
             for (batch, one) in &all {
-                rows += sqlx::query(LITE)
-                    .bind(batch.task)
-                    .bind(batch.no)
-                    .bind(one.seq)
-                    .bind(one.attempts)
-                    .bind(one.due_at)
-                    .execute(&mut **tx)
-                    .await?
-                    .rows_affected();
+                rows += within!(&mut *lent, c => sqlx::query(LITE)
+                    .bind(batch.task).bind(batch.no).bind(one.seq).bind(one.attempts)
+                    .bind(one.due_at).execute(c).await.map(|r| r.rows_affected()))?;
             }
             rows
         }

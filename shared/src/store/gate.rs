@@ -7,7 +7,7 @@ use sqlx::{FromRow, QueryBuilder};
 
 use super::accounts::KeyRow;
 use super::gather::Gather;
-use super::{Result, Store};
+use super::{Result, Store, Tx, on, within};
 use crate::domain::key::{Key, KeyHash};
 
 /// What the gate learns about a presented key.
@@ -40,22 +40,21 @@ impl Store {
     async fn find_keys(&self, hashes: &[KeyHash]) -> Result<HashMap<KeyHash, Found>> {
         macro_rules! find {
             ($pool:expr) => {{
-                let mut conn = $pool.acquire().await?;
-                let version: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *conn).await?;
                 let mut sql = QueryBuilder::new(KEYS);
                 let mut list = sql.separated(", ");
                 for hash in hashes {
                     list.push_bind(&hash[..]);
                 }
                 sql.push(")");
-                let rows: Vec<HashedRow> = sql.build_query_as().fetch_all(&mut *conn).await?;
-                (version, rows)
+                sql.build_query_as().fetch_all($pool).await
             }};
         }
-        let (ip_blocks, rows) = match self {
-            Store::Pg(pool) => find!(pool),
-            Store::Lite { read, .. } => find!(read),
-        };
+        let mut reader = self.quick_reader().await?;
+        let ip_blocks: i64 = on!(&mut reader, c => sqlx::query_scalar(VERSION).fetch_one(c).await)?;
+        let rows: Vec<HashedRow> = match &mut reader {
+            Tx::Pg(lent) => within!(lent, c => find!(c)),
+            Tx::Lite(lent) => within!(lent, c => find!(c)),
+        }?;
         let mut found: HashMap<KeyHash, Found> =
             hashes.iter().map(|hash| (*hash, Found { key: None, ip_blocks })).collect();
         for row in rows {

@@ -18,7 +18,7 @@ const MOST: usize = 128;
 /// Look-ups that may wait; more wait before they are asked.
 const WAITING: usize = 4096;
 /// Statements under way at once.
-const LANES: usize = 2;
+const LANES: usize = 4;
 
 /// A look-up and where its answer goes.
 type Asked<K, V> = (K, oneshot::Sender<Result<Option<V>>>);
@@ -63,7 +63,11 @@ async fn lane<K, V>(
         let mut keys: Vec<K> = asked.iter().map(|(key, _)| key.clone()).collect();
         let last = keys[keys.len() - 1].clone();
         keys.resize(keys.len().next_power_of_two(), last);
-        let found = load(store.clone(), keys).await;
+        let mut found = load(store.clone(), keys.clone()).await;
+        // One connection may have died unnoticed; the next one has been tested or is new.
+        if found.as_ref().is_err_and(StoreError::is_transient) {
+            found = load(store.clone(), keys).await;
+        }
         if let Err(error) = &found {
             tracing::warn!(%error, look_ups = asked.len(), "look-ups failed");
         }

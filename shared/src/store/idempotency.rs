@@ -2,10 +2,12 @@
 //!
 //! Key: (account, route, key). The first request writes the row without an answer; its answer is
 //! added when it is known. A row without an answer means that the first request is still at work,
-//! or died.
+//! or died. Its salt is the fence: a request whose place was taken over meanwhile answers nothing. An
+//! answer that says that credits were charged is added in the transaction that charges them.
 
 use sqlx::FromRow;
 
+use super::checks::Answered;
 use super::{Result, Store, Tx, on, read};
 use crate::domain::clock::Millis;
 use crate::domain::id::AccountId;
@@ -61,41 +63,28 @@ impl Store {
         not_before: Millis,
         dead_before: Millis,
     ) -> Result<bool> {
-        const CLEAR: &str = "DELETE FROM idempotency_keys
-            WHERE account_id = $1 AND route = $2 AND key = $3
-              AND (created_at < $4 OR (status IS NULL AND created_at < $5))";
         let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(CLEAR)
-            .bind(request.account).bind(&request.route).bind(&request.key).bind(not_before)
-            .bind(dead_before).execute(c).await.map(|_| ()))?;
+        clear(&mut tx, request, not_before, dead_before).await?;
         let taken = insert(&mut tx, request, fingerprint, salt, None, now).await?;
         tx.commit().await?;
         Ok(taken)
     }
 
-    /// Remembers the answer to a request that has its place.
-    pub async fn remember_answer(
-        &self,
-        request: &RequestKey,
-        status: i16,
-        body: &str,
-    ) -> Result<()> {
-        const SQL: &str = "UPDATE idempotency_keys SET status = $4, body = $5
-            WHERE account_id = $1 AND route = $2 AND key = $3";
+    /// Remembers the answer to a request; `false` when it has not, or no more, its place.
+    pub async fn remember_answer(&self, answered: &Answered<'_>) -> Result<bool> {
         let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL)
-            .bind(request.account).bind(&request.route).bind(&request.key).bind(status).bind(body)
-            .execute(c).await.map(|_| ()))?;
-        tx.commit().await
+        let ours = answer(&mut tx, answered).await?;
+        tx.commit().await?;
+        Ok(ours)
     }
 
     /// Gives the place up: the request came to nothing and may be tried again.
-    pub async fn forget_request(&self, request: &RequestKey) -> Result<()> {
+    pub async fn forget_request(&self, request: &RequestKey, salt: &[u8]) -> Result<()> {
         const SQL: &str = "DELETE FROM idempotency_keys
-            WHERE account_id = $1 AND route = $2 AND key = $3 AND status IS NULL";
+            WHERE account_id = $1 AND route = $2 AND key = $3 AND salt = $4 AND status IS NULL";
         let mut tx = self.begin().await?;
         on!(&mut tx, c => sqlx::query(SQL)
-            .bind(request.account).bind(&request.route).bind(&request.key)
+            .bind(request.account).bind(&request.route).bind(&request.key).bind(salt)
             .execute(c).await.map(|_| ()))?;
         tx.commit().await
     }
@@ -107,6 +96,32 @@ impl Store {
         on!(&mut tx, c => sqlx::query(SQL).bind(before).execute(c).await.map(|_| ()))?;
         tx.commit().await
     }
+}
+
+/// Removes a row that is older than `not_before`, or has had no answer since `dead_before`.
+pub(crate) async fn clear(
+    tx: &mut Tx,
+    request: &RequestKey,
+    not_before: Millis,
+    dead_before: Millis,
+) -> Result<()> {
+    const SQL: &str = "DELETE FROM idempotency_keys
+        WHERE account_id = $1 AND route = $2 AND key = $3
+          AND (created_at < $4 OR (status IS NULL AND created_at < $5))";
+    on!(tx, c => sqlx::query(SQL)
+        .bind(request.account).bind(&request.route).bind(&request.key).bind(not_before)
+        .bind(dead_before).execute(c).await.map(|_| ()))
+}
+
+/// Adds the answer to the row of a request that has its place; tells whether it has.
+pub(super) async fn answer(tx: &mut Tx, answered: &Answered<'_>) -> Result<bool> {
+    const SQL: &str = "UPDATE idempotency_keys SET status = $4, body = $5
+        WHERE account_id = $1 AND route = $2 AND key = $3 AND salt = $6 AND status IS NULL";
+    let request = answered.request;
+    let rows = on!(tx, c => sqlx::query(SQL)
+        .bind(request.account).bind(&request.route).bind(&request.key).bind(answered.status)
+        .bind(answered.body).bind(answered.salt).execute(c).await.map(|r| r.rows_affected()))?;
+    Ok(rows == 1)
 }
 
 /// Writes the row, with its answer if that is known; `false` when there is one already.

@@ -1,7 +1,9 @@
 //! The only room with SQL: one body of statements for PostgreSQL and SQLite.
 //!
-//! * [`Store`] is a pool; [`Tx`] a transaction on either engine. [`on!`] stamps one expression
-//!   into both arms, so that a `const SQL: &str` with `$1` placeholders serves both.
+//! * [`Store`] lends connections ([`lend`]); [`Tx`] is a transaction on either engine. [`on!`] stamps one
+//!   expression into both arms, so that a `const SQL: &str` with `$1` placeholders serves both.
+//! * Every wait has a limit: for a connection, a statement, a lock, and for a transaction whose process is
+//!   frozen. What a failure means for who writes is said in one place ([`StoreError::class`]).
 //! * Lock order, everywhere: task → batch → account.
 //! * Every statement that changes state checks the rows it touched.
 //! * A body per engine only where it must be, each saying why: inserting many results (COPY, multi-row
@@ -14,133 +16,66 @@ pub mod checks;
 pub mod control;
 pub mod credits;
 pub mod deferrals;
+pub mod dispatch;
+mod error;
+pub mod faults;
 pub mod gate;
 pub mod gather;
 pub mod idempotency;
 mod ids;
+mod lend;
 pub mod reconcile;
 pub mod results;
 pub mod server;
+pub mod sessions;
 pub mod settle;
 pub mod sweep;
 pub mod tasks;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Connection, Postgres, Sqlite, Transaction};
+pub use error::{Class, StoreError};
+use faults::Faults;
+use lend::{LONG, LOOK_UP, Lender, Lent, STATEMENT};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{PgConnection, SqliteConnection};
+
+/// Runs one statement on a lent connection, within its limit.
+macro_rules! within {
+    ($lent:expr, $conn:ident => $body:expr) => {{
+        let lent = $lent;
+        let patience = lent.patience();
+        match lent.link() {
+            Ok(($conn, running)) => {
+                let end = tokio::time::timeout(patience, async { $body }).await;
+                lent.ended(running, end)
+            }
+            Err(error) => Err(error),
+        }
+    }};
+}
 
 /// Runs one expression with `$conn` bound to the connection of whichever engine `$on` is.
 macro_rules! on {
     ($on:expr, $conn:ident => $body:expr) => {
         match $on {
-            $crate::store::Tx::Pg(tx) => {
-                let $conn = &mut **tx;
-                $body
-            }
-            $crate::store::Tx::Lite(tx) => {
-                let $conn = &mut **tx;
-                $body
-            }
+            $crate::store::Tx::Pg(lent) => $crate::store::within!(lent, $conn => $body),
+            $crate::store::Tx::Lite(lent) => $crate::store::within!(lent, $conn => $body),
         }
     };
 }
 
 /// Like [`on!`], outside a transaction, for reading.
 macro_rules! read {
-    ($on:expr, $conn:ident => $body:expr) => {
-        match $on {
-            $crate::store::Store::Pg(pool) => {
-                let $conn = pool;
-                $body
-            }
-            $crate::store::Store::Lite { read, .. } => {
-                let $conn = read;
-                $body
-            }
-        }
-    };
+    ($on:expr, $conn:ident => $body:expr) => {{
+        let mut reader = $on.reader().await?;
+        $crate::store::on!(&mut reader, $conn => $body)
+    }};
 }
-pub(crate) use {on, read};
-
-/// Why the store could not do it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database is away, or refused the statement.
-    #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// The look-up was not answered; the cause is logged where it happened.
-    #[error("database: the look-up was not answered")]
-    Away,
-    /// The schema could not be brought up to date.
-    #[error("migration: {0}")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The schema is from a later version of Listmill.
-    #[error(
-        "the database's schema (version {found}) is newer than this program knows ({known}): \
-         run a newer listmill, or restore the backup made before the upgrade"
-    )]
-    SchemaTooNew {
-        /// In the database.
-        found: i64,
-        /// In this program.
-        known: i64,
-    },
-    /// The schema is older than this program needs.
-    #[error("the database's schema is not up to date: run `listmill migrate` first")]
-    SchemaTooOld,
-    /// A statement touched other rows than it must: a bug, and nothing was written.
-    #[error("{what} touched {rows} rows instead of {want}")]
-    RowCount {
-        /// Which statement.
-        what: &'static str,
-        /// Rows touched.
-        rows: u64,
-        /// Rows wanted.
-        want: u64,
-    },
-    /// A stored value that this program cannot read.
-    #[error("stored {what} is damaged: {detail}")]
-    Damaged {
-        /// What kind of value.
-        what: &'static str,
-        /// What is wrong.
-        detail: String,
-    },
-}
-
-impl StoreError {
-    /// Is it worth trying again: the connection broke, the server is starting, a deadlock was
-    /// resolved against us, the file was busy?
-    pub fn is_transient(&self) -> bool {
-        let StoreError::Database(error) = self else { return matches!(self, StoreError::Away) };
-        match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-                // PostgreSQL: connection, resources, operator intervention, transaction rollback.
-                // SQLite: 5 = busy, 6 = locked.
-                ["08", "53", "57", "40"]
-                    .iter()
-                    .any(|class| code.len() == 5 && code.starts_with(class))
-                    || matches!(code.as_ref(), "5" | "6" | "261" | "517")
-            }),
-            _ => false,
-        }
-    }
-
-    /// Did a unique key refuse it?
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, StoreError::Database(sqlx::Error::Database(e)) if e.is_unique_violation())
-    }
-}
+pub(crate) use {on, read, within};
 
 /// What every function of the store returns.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -154,71 +89,71 @@ pub(crate) fn expect_rows(what: &'static str, rows: u64, want: u64) -> Result<()
 #[derive(Clone, Debug)]
 pub enum Store {
     /// PostgreSQL.
-    Pg(PgPool),
+    Pg(Lender<PgConnection>),
     /// SQLite: one connection writes, several read.
     Lite {
         /// Readers.
-        read: SqlitePool,
+        read: Lender<SqliteConnection>,
         /// The writer.
-        write: SqlitePool,
+        write: Lender<SqliteConnection>,
+        /// The file.
+        path: Arc<std::path::Path>,
     },
 }
 
-/// An open transaction, on either engine; rolls back when dropped.
+/// A connection on either engine, with or without an open transaction, which rolls back when dropped.
 pub enum Tx {
     /// PostgreSQL.
-    Pg(Transaction<'static, Postgres>),
+    Pg(Lent<PgConnection>),
     /// SQLite.
-    Lite(Transaction<'static, Sqlite>),
+    Lite(Lent<SqliteConnection>),
 }
 
 impl Tx {
+    /// Undoes it, and waits until that is done.
+    async fn rollback(self) -> Result<()> {
+        match self {
+            Tx::Pg(lent) => lent.rollback().await,
+            Tx::Lite(lent) => lent.rollback().await,
+        }
+    }
+
     /// Makes it last.
     pub async fn commit(self) -> Result<()> {
         match self {
-            Tx::Pg(tx) => tx.commit().await?,
-            Tx::Lite(tx) => tx.commit().await?,
+            Tx::Pg(lent) => lent.commit().await,
+            Tx::Lite(lent) => lent.commit().await,
         }
-        Ok(())
     }
 }
 
-/// A connection that has been idle for longer is tested before use.
-const IDLE: Duration = Duration::from_millis(500);
+/// Connections that read a SQLite file.
+const LITE_READERS: usize = 4;
+/// A statement on SQLite has nobody to wait for but the disk.
+const LITE_STATEMENT: Duration = LONG;
 
 static PG_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 static LITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
 impl Store {
-    /// Connects to `url`; `connections` is the pool's size on PostgreSQL (0 = four per core).
-    /// Makes the folder and the file of a SQLite database.
-    pub async fn connect(url: &str, connections: u32) -> Result<Self> {
-        if url.starts_with("sqlite:") {
-            return Self::open(url).await;
-        }
-        let cores = std::thread::available_parallelism().map_or(2, |n| n.get() as u32);
-        let size = if connections == 0 { cores * 4 } else { connections };
-        let options = PgConnectOptions::from_str(url)?.application_name("listmill");
-        let pool = PgPoolOptions::new()
-            .max_connections(size)
-            .acquire_timeout(Duration::from_secs(10))
-            .test_before_acquire(false)
-            // Busy connections are not asked twice; idle ones may have lost their server meanwhile.
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
-            .await?;
-        Ok(Store::Pg(pool))
+    /// Connects to `url`; `connections` is the pool's size on PostgreSQL (0 = four per core), `name` what
+    /// its sessions are called there. Makes the folder and the file of a SQLite database.
+    pub async fn connect(url: &str, connections: u32, name: &str) -> Result<Self> {
+        let store = match url.starts_with("sqlite:") {
+            true => Self::open(url)?,
+            false => {
+                let cores = std::thread::available_parallelism().map_or(2, |n| n.get() as u32);
+                let size = if connections == 0 { cores * 4 } else { connections };
+                let how = PgConnectOptions::from_str(url)?.application_name(name);
+                Store::Pg(Lender::postgres(how, size as usize)?)
+            }
+        };
+        store.ping().await?;
+        Ok(store)
     }
 
-    async fn open(url: &str) -> Result<Self> {
-        let options = SqliteConnectOptions::from_str(url)?
+    fn open(url: &str) -> Result<Self> {
+        let how = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // FULL: what was acknowledged (a revoked key, a grant) survives a power cut.
@@ -227,21 +162,43 @@ impl Store {
             .foreign_keys(false)
             .pragma("cache_size", "-32768")
             .pragma("wal_autocheckpoint", "4000");
-        if let Some(folder) = options.get_filename().parent() {
+        let path: Arc<std::path::Path> = how.get_filename().into();
+        if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
         }
-        let write =
-            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        let read = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        Ok(Store::Lite { read, write })
+        let write = Lender::sqlite(how.clone(), 1)?;
+        let read = Lender::sqlite(how, LITE_READERS)?;
+        Ok(Store::Lite { read, write, path })
     }
 
-    /// Brings the schema up to date; refuses one that is newer than this program.
+    /// The same store, whose commits fail where `faults` says so: for tests.
+    pub fn with_faults(self, faults: Arc<Faults>) -> Self {
+        match self {
+            Store::Pg(lender) => Store::Pg(lender.with_faults(faults)),
+            Store::Lite { read, write, path } => {
+                Store::Lite { read, write: write.with_faults(faults), path }
+            }
+        }
+    }
+
+    /// Brings the schema up to date; refuses one that is newer than this program. Processes that do it at
+    /// the same time take turns.
     pub async fn migrate(&self) -> Result<()> {
         self.refuse_newer_schema().await?;
         match self {
-            Store::Pg(pool) => PG_MIGRATIONS.run(pool).await,
-            Store::Lite { write, .. } => LITE_MIGRATIONS.run(write).await,
+            // sqlx takes an advisory lock.
+            Store::Pg(lender) => {
+                let mut link = lender.fresh().await?;
+                sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '60s'")
+                    .execute(&mut link)
+                    .await?;
+                PG_MIGRATIONS.run_direct(None, &mut link, false).await
+            }
+            Store::Lite { write, path, .. } => {
+                let _turn = lock_file(path).await?;
+                let mut link = write.fresh().await?;
+                LITE_MIGRATIONS.run_direct(None, &mut link, false).await
+            }
         }
         .map_err(StoreError::Migrate)
     }
@@ -264,28 +221,16 @@ impl Store {
 
     /// The schema's version; `None` when there is none yet.
     async fn refuse_newer_schema(&self) -> Result<Option<i64>> {
-        let exists: i64 = match self {
-            Store::Pg(pool) => {
-                sqlx::query_scalar(
-                    "SELECT count(*) FROM information_schema.tables
-                     WHERE table_name = '_sqlx_migrations' AND table_schema = current_schema()",
-                )
-                .fetch_one(pool)
-                .await?
-            }
-            Store::Lite { read, .. } => {
-                sqlx::query_scalar(
-                    "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
-                )
-                .fetch_one(read)
-                .await?
-            }
-        };
+        const PG: &str = "SELECT count(*) FROM information_schema.tables
+            WHERE table_name = '_sqlx_migrations' AND table_schema = current_schema()";
+        const LITE: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
+        const LAST: &str = "SELECT max(version) FROM _sqlx_migrations";
+        let sql = if matches!(self, Store::Pg(_)) { PG } else { LITE };
+        let exists: i64 = read!(self, c => sqlx::query_scalar(sql).fetch_one(c).await)?;
         if exists == 0 {
             return Ok(None);
         }
-        const LAST: &str = "SELECT max(version) FROM _sqlx_migrations";
-        let found: Option<i64> = read!(self, c => sqlx::query_scalar(LAST).fetch_one(c).await?);
+        let found: Option<i64> = read!(self, c => sqlx::query_scalar(LAST).fetch_one(c).await)?;
         let known = self.known_schema();
         match found {
             Some(found) if found > known => Err(StoreError::SchemaTooNew { found, known }),
@@ -295,48 +240,70 @@ impl Store {
 
     /// Opens a transaction that may write.
     pub async fn begin(&self) -> Result<Tx> {
-        Ok(match self {
-            Store::Pg(pool) => Tx::Pg(pool.begin().await?),
-            // IMMEDIATE: the writer's place is taken at once, so no statement can find it busy.
-            Store::Lite { write, .. } => Tx::Lite(write.begin_with("BEGIN IMMEDIATE").await?),
-        })
+        self.open_tx("BEGIN", STATEMENT).await
     }
 
     /// Opens a transaction whose commit need not have reached the disk when it returns: a crash of
     /// the database may undo it, along with all that came after it. Right for what nobody outside
     /// is told (leases, messages): the sweeper repairs it.
     pub async fn begin_unsynced(&self) -> Result<Tx> {
-        match self {
-            Store::Pg(pool) => {
-                Ok(Tx::Pg(pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off").await?))
-            }
-            Store::Lite { .. } => self.begin().await,
-        }
+        self.open_tx("BEGIN; SET LOCAL synchronous_commit = off", STATEMENT).await
     }
 
-    /// Opens a transaction that reads one snapshot.
-    pub async fn snapshot(&self) -> Result<Tx> {
+    /// Opens a transaction whose statements touch a whole task and may take minutes.
+    pub async fn begin_long(&self) -> Result<Tx> {
+        self.open_tx("BEGIN; SET LOCAL statement_timeout = '600s'", LONG).await
+    }
+
+    async fn open_tx(&self, pg: &'static str, limit: Duration) -> Result<Tx> {
         Ok(match self {
-            Store::Pg(pool) => {
-                Tx::Pg(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+            Store::Pg(lender) => Tx::Pg(lender.begin(pg, limit).await?),
+            // IMMEDIATE: the writer's place is taken at once, so no statement can find it busy.
+            Store::Lite { write, .. } => {
+                Tx::Lite(write.begin("BEGIN IMMEDIATE", LITE_STATEMENT).await?)
             }
-            Store::Lite { read, .. } => Tx::Lite(read.begin().await?),
+        })
+    }
+
+    /// Opens a transaction that reads one snapshot, however long that takes.
+    pub async fn snapshot(&self) -> Result<Tx> {
+        let pg = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+            SET LOCAL statement_timeout = '600s'";
+        Ok(match self {
+            Store::Pg(lender) => Tx::Pg(lender.begin(pg, LONG).await?),
+            Store::Lite { read, .. } => Tx::Lite(read.begin("BEGIN", LITE_STATEMENT).await?),
+        })
+    }
+
+    /// A connection to read with, a statement at a time.
+    async fn reader(&self) -> Result<Tx> {
+        self.reader_within(STATEMENT).await
+    }
+
+    /// Likewise, for what a request waits for.
+    async fn quick_reader(&self) -> Result<Tx> {
+        self.reader_within(LOOK_UP).await
+    }
+
+    async fn reader_within(&self, limit: Duration) -> Result<Tx> {
+        Ok(match self {
+            Store::Pg(lender) => Tx::Pg(lender.lend(limit).await?),
+            Store::Lite { read, .. } => Tx::Lite(read.lend(LITE_STATEMENT).await?),
         })
     }
 
     /// Is the database there?
     pub async fn ping(&self) -> Result<()> {
-        read!(self, c => sqlx::query("SELECT 1").execute(c).await.map(|_| ()))?;
-        Ok(())
+        read!(self, c => sqlx::query("SELECT 1").execute(c).await.map(|_| ()))
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
         match self {
-            Store::Pg(pool) => pool.close().await,
-            Store::Lite { read, write } => {
-                read.close().await;
-                write.close().await;
+            Store::Pg(lender) => lender.close(),
+            Store::Lite { read, write, .. } => {
+                read.close();
+                write.close();
             }
         }
     }
@@ -348,4 +315,16 @@ impl Store {
             Store::Lite { .. } => "sqlite",
         }
     }
+}
+
+/// Takes the turn to change a SQLite file's schema; free again when dropped.
+async fn lock_file(path: &std::path::Path) -> Result<std::fs::File> {
+    let path = path.with_extension("migrate-lock");
+    let locking = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::create(path)?;
+        file.lock()?;
+        Ok(file)
+    });
+    let locked = locking.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    Ok(locked.map_err(sqlx::Error::Io)?)
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::{Result, Store, StoreError, read};
+use super::{Result, Store, StoreError, Tx, read, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::TaskId;
 use crate::domain::verdict::{Credit, Flags, Reason};
@@ -77,16 +77,16 @@ const COLUMNS: &str = "SELECT seq, address, reason, score, flags, credit, attemp
 /// Runs a built query on whichever engine it is.
 macro_rules! built {
     ($store:expr, $sql:ident => $build:block) => {
-        match $store {
-            Store::Pg(pool) => {
+        match &mut $store.reader().await? {
+            Tx::Pg(lent) => {
                 let mut $sql = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
                 $build
-                $sql.build_query_as::<ResultRow>().fetch_all(pool).await?
+                within!(lent, c => $sql.build_query_as::<ResultRow>().fetch_all(c).await)?
             }
-            Store::Lite { read, .. } => {
+            Tx::Lite(lent) => {
                 let mut $sql = QueryBuilder::<sqlx::Sqlite>::new(COLUMNS);
                 $build
-                $sql.build_query_as::<ResultRow>().fetch_all(read).await?
+                within!(lent, c => $sql.build_query_as::<ResultRow>().fetch_all(c).await)?
             }
         }
     };

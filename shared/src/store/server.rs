@@ -1,6 +1,7 @@
 //! What the database server says of itself.
 
-use super::{Result, Store};
+use super::lend::LOOK_UP;
+use super::{Result, Store, within};
 use crate::domain::clock::Millis;
 
 /// The database server; SQLite is none.
@@ -18,8 +19,10 @@ impl Store {
         const PG: &str = "SELECT current_setting('server_version_num')::int,
             (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
         match self {
-            Store::Pg(pool) => {
-                let (version, now) = sqlx::query_as(PG).fetch_one(pool).await?;
+            Store::Pg(lender) => {
+                let mut lent = lender.lend(LOOK_UP).await?;
+                let (version, now) =
+                    within!(&mut lent, c => sqlx::query_as(PG).fetch_one(c).await)?;
                 Ok(Some(Server { version, now }))
             }
             Store::Lite { .. } => Ok(None),

@@ -5,20 +5,26 @@
 //! drops out alone; one that an earlier try of the same settlement has already applied (the answer
 //! to its commit was lost) is recognised by the number on the batch row and not applied again.
 //! Results and ledger entries carry the number too: it names the entries that moved a credit.
+//!
+//! On PostgreSQL the results are written first, while nobody waits for anything, then fences, ledger and
+//! balance under their locks: a process that is frozen while it sends results holds up nobody. Results of a
+//! step that turns out to be fenced, or applied before, must not stay: the transaction is rolled back and
+//! done again with the fences first. What a lease gives back is the row's own figure, never what its holder
+//! remembers.
 
 use std::collections::BTreeMap;
 
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
-use super::batches::queue_next;
 use super::control::lock_task;
-use super::credits::{move_balance, record};
+use super::credits::post;
+use super::dispatch::mark_ready;
 use super::tasks::TallyRow;
-use super::{Result, Store, Tx, deferrals, expect_rows, on};
+use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
 use crate::domain::batch::{After, BatchRef, Finding, Settled, Step};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
-use crate::domain::ledger::{EntryType, Kind, Movement};
+use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::Tally;
 
 /// Rows of one multi-row INSERT on SQLite: 14 values each, 32,766 allowed.
@@ -29,8 +35,8 @@ const LITE_ROWS: usize = 512;
 pub struct Settlement {
     /// What became of each step, in the order given.
     pub outcomes: Vec<Settled>,
-    /// Batches that took the place of ended ones in the dispatch window: to be sent.
-    pub dispatched: Vec<BatchRef>,
+    /// Has a batch ended or gone back? Then others can be sent.
+    pub room: bool,
 }
 
 /// A batch after its step.
@@ -38,6 +44,7 @@ pub struct Settlement {
 struct Fenced {
     addresses: i32,
     attempt: i32,
+    freed: i64,
     #[sqlx(flatten)]
     tally: TallyRow,
 }
@@ -49,23 +56,56 @@ struct TaskSums {
     returned: i64,
     ended: Tally,
     batches_ended: i64,
+    /// Batches that are pending again.
+    pending: bool,
+}
+
+/// What is written first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Results,
+    Fences,
 }
 
 impl Store {
     /// Applies steps of one account as settlement `number`; a retry gives the same number and the
-    /// same steps. `resend_at`: when the sweeper takes the messages of newly dispatched batches for
-    /// lost.
+    /// same steps.
     pub async fn settle(
         &self,
         account: AccountId,
         number: i64,
         steps: &[Step],
-        resend_at: Millis,
         now: Millis,
     ) -> Result<Settlement> {
+        if matches!(self, Store::Pg(_)) {
+            match self.try_settle(First::Results, account, number, steps, now).await {
+                Ok(Some(settlement)) => return Ok(settlement),
+                Ok(None) => {}
+                // A result is there already: of an earlier try, or of who took the lease over.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let settled = self.try_settle(First::Fences, account, number, steps, now).await?;
+        Ok(settled.unwrap_or_default())
+    }
+
+    /// `None`: results were written first that must not stay.
+    async fn try_settle(
+        &self,
+        first: First,
+        account: AccountId,
+        number: i64,
+        steps: &[Step],
+        now: Millis,
+    ) -> Result<Option<Settlement>> {
         let mut order: Vec<usize> = (0..steps.len()).collect();
         order.sort_by_key(|&i| steps[i].batch);
         let mut tx = self.begin().await?;
+        if first == First::Results {
+            let all: Vec<&Step> = order.iter().map(|&i| &steps[i]).collect();
+            insert_findings(&mut tx, number, &all).await?;
+        }
         let mut locked = None;
         for &i in &order {
             let task = steps[i].batch.task;
@@ -80,82 +120,79 @@ impl Store {
         for i in order {
             let step = &steps[i];
             match pass_fence(&mut tx, number, step).await? {
-                Passed::Applied { batch_done, folded, leased_before } => {
+                Passed::Applied { batch_done, folded, leased_before, freed } => {
                     if leased_before && !step.findings.is_empty() {
                         answered.push(step.batch);
                     }
                     let sum = sums.entry(step.batch.task).or_default();
-                    add(sum, step, batch_done.then_some(folded));
+                    add(sum, step, freed, batch_done.then_some(folded));
                     stored.push(step);
                     outcomes[i] = Settled::Stored { batch_done, task_done: false };
                 }
+                _ if first == First::Results => return tx.rollback().await.map(|()| None),
                 Passed::Before { batch_done } => {
                     outcomes[i] = Settled::Stored { batch_done, task_done: false };
                 }
                 Passed::No => {}
             }
         }
-        insert_findings(&mut tx, number, &stored).await?;
+        if first == First::Fences {
+            insert_findings(&mut tx, number, &stored).await?;
+        }
         for batch in answered {
             deferrals::forget_answered(&mut tx, batch).await?;
         }
         deferrals::set_aside(&mut tx, &stored).await?;
-        let mut dispatched = Vec::new();
+        let mut room = false;
         for (task, sum) in &sums {
             if sum.batches_ended > 0 {
                 let done = fold(&mut tx, *task, sum, now).await?;
                 mark_done(&mut outcomes, steps, *task, done);
-                if !done {
-                    dispatched
-                        .extend(queue_next(&mut tx, *task, sum.batches_ended, resend_at).await?);
-                }
             }
+            if sum.pending {
+                mark_ready(&mut tx, *task, account, now).await?;
+            }
+            room |= sum.batches_ended > 0 || sum.pending;
         }
-        post(&mut tx, account, number, &sums, now).await?;
+        post_sums(&mut tx, account, number, &sums, now).await?;
         tx.commit().await?;
-        Ok(Settlement { outcomes, dispatched })
+        Ok(Some(Settlement { outcomes, room }))
     }
 }
 
 /// Moves the credits and writes the entries; last, so that the balance is locked briefly.
-async fn post(
+async fn post_sums(
     tx: &mut Tx,
     account: AccountId,
     number: i64,
     sums: &BTreeMap<TaskId, TaskSums>,
     now: Millis,
 ) -> Result<()> {
+    let mut movements = Vec::new();
     for (task, sum) in sums {
-        if sum.charged == 0 && sum.returned == 0 {
-            continue;
-        }
-        let after = move_balance(tx, account, Kind::Email, sum.returned).await?;
         for (entry, amount) in [(EntryType::Charge, sum.charged), (EntryType::Refund, sum.returned)]
         {
             if amount > 0 {
-                let movement = Movement {
-                    account,
-                    kind: Kind::Email,
-                    entry,
-                    amount,
-                    task: Some(*task),
-                    step: Some(number),
-                    note: None,
-                };
-                record(tx, &movement, after, now).await?;
+                let (task, step) = (Some(*task), Some(number));
+                movements.push(Movement { entry, amount, task, step, note: None });
             }
         }
     }
-    Ok(())
+    if movements.is_empty() {
+        return Ok(());
+    }
+    let transfer = Transfer { account, kind: Kind::Email, movements };
+    post(tx, &transfer, now).await.map(|_| ())
 }
 
-fn add(sum: &mut TaskSums, step: &Step, folded: Option<Tally>) {
+fn add(sum: &mut TaskSums, step: &Step, freed: i64, folded: Option<Tally>) {
     let tally = step.tally();
     sum.charged += tally.charged;
     sum.returned += match step.after {
         After::Keep => tally.refunded + step.deferrals.len() as i64,
-        After::Release | After::Wait(_) => step.held - tally.charged,
+        After::Release | After::Wait(_) => freed,
     };
+    sum.pending |= step.after == After::Release && folded.is_none();
     if let Some(folded) = folded {
         sum.ended += folded;
         sum.batches_ended += 1;
@@ -174,8 +211,8 @@ fn mark_done(outcomes: &mut [Settled], steps: &[Step], task: TaskId, done: bool)
 
 /// How the fence judged a step.
 enum Passed {
-    /// It holds; the batch row has the step's counts now.
-    Applied { batch_done: bool, folded: Tally, leased_before: bool },
+    /// It holds; the batch row has the step's counts now. `freed`: what an ended lease gave back.
+    Applied { batch_done: bool, folded: Tally, leased_before: bool, freed: i64 },
     /// An earlier try of this very step was applied.
     Before { batch_done: bool },
     /// The lease is not ours any more.
@@ -183,15 +220,19 @@ enum Passed {
 }
 
 async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
+    // Progress forgets lost leases, but not that the batch is under suspicion (5: see LOST_ALONE).
     const KEEP: &str = "UPDATE batches SET step = $4, held = held - $5,
             deliverable = deliverable + $6, undeliverable = undeliverable + $7,
             risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
-            refunded = refunded + $11
+            refunded = refunded + $11,
+            lost = CASE WHEN lost < 5 AND $6 + $7 + $8 + $9 > 0 THEN 0 ELSE lost END
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
           AND (step IS NULL OR step <> $4) AND CAST($12 AS BIGINT) IS NULL
-        RETURNING addresses, attempt, deliverable, undeliverable, risky, unknown, charged, refunded";
-    // Done when every address has its result; else it waits for the window again, or for its time.
-    const RELEASE: &str = "UPDATE batches SET step = $4, held = held - $5, lease_token = NULL,
+        RETURNING addresses, attempt, CAST(0 AS BIGINT) AS freed,
+            deliverable, undeliverable, risky, unknown, charged, refunded";
+    // Done when every address has its result; else it is pending again, or waits for its time.
+    const RELEASE: &str = "UPDATE batches SET step = $4, freed = held - $5, held = 0,
+            lease_token = NULL,
             state = CASE WHEN deliverable + undeliverable + risky + unknown
                 + $6 + $7 + $8 + $9 = addresses THEN 3
                 WHEN CAST($12 AS BIGINT) IS NOT NULL THEN 5 ELSE 0 END,
@@ -200,16 +241,18 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
                 + $6 + $7 + $8 + $9 = addresses THEN 0 ELSE 1 END,
             deliverable = deliverable + $6, undeliverable = undeliverable + $7,
             risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
-            refunded = refunded + $11
+            refunded = refunded + $11,
+            lost = CASE WHEN $6 + $7 + $8 + $9 = 0 THEN lost WHEN lost < 5 THEN 0 ELSE 5 END
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
           AND (step IS NULL OR step <> $4)
-        RETURNING addresses, attempt, deliverable, undeliverable, risky, unknown, charged, refunded";
+        RETURNING addresses, attempt, freed,
+            deliverable, undeliverable, risky, unknown, charged, refunded";
     const BEFORE: &str = "SELECT state FROM batches WHERE task_id = $1 AND no = $2 AND step = $3";
     let tally = step.tally();
     let (sql, from_held, wait) = match step.after {
         After::Keep => (KEEP, step.resolved(), None),
-        After::Release => (RELEASE, step.held, None),
-        After::Wait(until) => (RELEASE, step.held, Some(until)),
+        After::Release => (RELEASE, tally.charged, None),
+        After::Wait(until) => (RELEASE, tally.charged, Some(until)),
     };
     let BatchRef { task, no } = step.batch;
     let row: Option<Fenced> = on!(&mut *tx, c => sqlx::query_as(sql)
@@ -223,7 +266,7 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
             step.after != After::Keep && folded.processed() == i64::from(row.addresses);
         // A batch that was never leased before had nothing set aside.
         let leased_before = row.attempt > 1;
-        return Ok(Passed::Applied { batch_done, folded, leased_before });
+        return Ok(Passed::Applied { batch_done, folded, leased_before, freed: row.freed });
     }
     let state: Option<i16> = on!(&mut *tx, c => sqlx::query_scalar(BEFORE)
         .bind(task).bind(no).bind(number).fetch_optional(c).await)?;
@@ -253,34 +296,32 @@ async fn fold(tx: &mut Tx, task: TaskId, sum: &TaskSums, now: Millis) -> Result<
 }
 
 async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()> {
+    const COPY: &str =
+        "COPY results (task_id, seq, address, reason, score, flags, credit, attempts,
+            step, checked_at, smtp_code, mx, did_you_mean, detail)
+        FROM STDIN WITH (FORMAT binary)";
     let count: usize = steps.iter().map(|step| step.findings.len()).sum();
     if count == 0 {
         return Ok(());
     }
     let rows = match tx {
         // COPY takes a row at a third of the price of INSERT … UNNEST with text columns.
-        Tx::Pg(tx) => {
-            let mut copy = tx
-                .copy_in_raw(
-                    "COPY results (task_id, seq, address, reason, score, flags, credit, attempts,
-                         step, checked_at, smtp_code, mx, did_you_mean, detail)
-                     FROM STDIN WITH (FORMAT binary)",
-                )
-                .await?;
-            copy.send(copy_rows(number, steps)).await?;
-            copy.finish().await?
+        Tx::Pg(lent) => {
+            let bytes = copy_rows(number, steps);
+            within!(lent, c => {
+                let mut copy = c.copy_in_raw(COPY).await?;
+                copy.send(bytes).await?;
+                copy.finish().await
+            })?
         }
-        Tx::Lite(tx) => {
+        Tx::Lite(lent) => {
             let all: Vec<(&Step, &Finding)> =
                 steps.iter().flat_map(|s| s.findings.iter().map(move |f| (*s, f))).collect();
             let mut rows = 0;
             for part in all.chunks(LITE_ROWS) {
-                rows += insert_values(number, part)
-                    .build()
-                    .persistent(part.len() == LITE_ROWS)
-                    .execute(&mut **tx)
-                    .await?
-                    .rows_affected();
+                let mut insert = insert_values(number, part);
+                let query = insert.build().persistent(part.len() == LITE_ROWS);
+                rows += within!(&mut *lent, c => query.execute(c).await)?.rows_affected();
             }
             rows
         }

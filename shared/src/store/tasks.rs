@@ -3,8 +3,9 @@
 
 use sqlx::{FromRow, QueryBuilder};
 
+use super::dispatch::mark_ready;
 use super::gather::Gather;
-use super::{Result, Store, StoreError, Tx, expect_rows, on, read};
+use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::task::{PauseReason, Submitted, Tally, Task, TaskStatus};
@@ -212,14 +213,19 @@ impl Store {
         const SQL: &str = "UPDATE tasks SET status = 'queued', name = $2, submitted = $3,
                 unique_addresses = $4, duplicates = $5, invalid_syntax = $6, batches = $7,
                 header = $8, delimiter = $9, created_at = $10, touched_at = $10
-            WHERE id = $1 AND status = 'ingesting'";
+            WHERE id = $1 AND status = 'ingesting'
+            RETURNING account_id";
         let counts = accept.submitted;
-        let rows = on!(tx, c => sqlx::query(SQL)
+        let account: Option<AccountId> = on!(&mut *tx, c => sqlx::query_scalar(SQL)
             .bind(task).bind(accept.name.as_deref()).bind(counts.submitted).bind(counts.unique)
             .bind(counts.duplicates).bind(counts.invalid_syntax).bind(accept.batches)
             .bind(accept.header.as_deref()).bind(i16::from(accept.delimiter)).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("accept task", rows, 1)
+            .fetch_optional(c).await)?;
+        expect_rows("accept task", u64::from(account.is_some()), 1)?;
+        match account {
+            Some(account) if accept.batches > 0 => mark_ready(tx, task, account, now).await,
+            _ => Ok(()),
+        }
     }
 
     /// Removes a task that was being received, with all its blocks.
@@ -227,7 +233,7 @@ impl Store {
         const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1";
         const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1";
         const TASK: &str = "DELETE FROM tasks WHERE id = $1 AND status = 'ingesting'";
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_long().await?;
         for sql in [BATCHES, ROWS] {
             on!(&mut tx, c => sqlx::query(sql).bind(task).execute(c).await.map(|_| ()))?;
         }
@@ -257,13 +263,13 @@ impl Store {
                     list.push_bind(*id);
                 }
                 sql.push(") GROUP BY t.id");
-                sql.build_query_as::<TaskRow>().fetch_all($pool).await?
+                sql.build_query_as().fetch_all($pool).await
             }};
         }
-        let rows = match self {
-            Store::Pg(pool) => find!(pool),
-            Store::Lite { read, .. } => find!(read),
-        };
+        let rows: Vec<TaskRow> = match &mut self.quick_reader().await? {
+            Tx::Pg(lent) => within!(lent, c => find!(c)),
+            Tx::Lite(lent) => within!(lent, c => find!(c)),
+        }?;
         rows.into_iter().map(Task::try_from).collect()
     }
 
@@ -320,15 +326,15 @@ impl Store {
                     list.push_bind(*id);
                 }
                 sql.push(")");
-                sql.build_query_as::<(TaskId, String)>().fetch_all($pool).await?
+                sql.build_query_as().fetch_all($pool).await
             }};
         }
         let mut found = Vec::with_capacity(ids.len());
         for some in ids.chunks(1_000) {
-            let rows = match self {
-                Store::Pg(pool) => find!(pool, some),
-                Store::Lite { read, .. } => find!(read, some),
-            };
+            let rows: Vec<(TaskId, String)> = match &mut self.quick_reader().await? {
+                Tx::Pg(lent) => within!(lent, c => find!(c, some)),
+                Tx::Lite(lent) => within!(lent, c => find!(c, some)),
+            }?;
             let known = rows.into_iter().filter_map(|(id, name)| Some((id, name.parse().ok()?)));
             found.extend(known);
         }

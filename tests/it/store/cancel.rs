@@ -8,7 +8,7 @@ use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::Leasing;
 
 use super::on_both_engines;
-use super::world::{START, TTL, World, findings, step};
+use super::world::{START, TTL, World, findings, room, step};
 
 on_both_engines!(
     releases_holds_and_fences_everybody,
@@ -25,7 +25,7 @@ async fn releases_holds_and_fences_everybody(world: World) {
         (world.lease(task, 0).await, world.lease(task, 1).await, world.lease(task, 2).await);
     world.finish(&done, Reason::Accepted).await;
     let some = findings(&partly, |_| Reason::Accepted)[..4].to_vec();
-    world.settle(world.number(), &[step(&partly, some, 10, After::Keep)]).await;
+    world.settle(world.number(), &[step(&partly, some, After::Keep)]).await;
     let (cancelled, settlement) = world.app.cancel(task, world.account).await.expect("cancel");
     assert_eq!(cancelled.status, TaskStatus::Cancelled);
     assert_eq!((settlement.charged, settlement.refunded), (14, 0));
@@ -83,9 +83,7 @@ async fn never_waits_in_a_circle_with_leases(world: World) {
         // Taken and put back from the last to the first, the rows lie in the table backwards.
         for no in (0..40).rev() {
             let lease = world.lease(task, no).await;
-            world
-                .settle(world.number(), &[step(&lease, Vec::new(), lease.held, After::Release)])
-                .await;
+            world.settle(world.number(), &[step(&lease, Vec::new(), After::Release)]).await;
         }
         let leases = join_all((0..4).map(|_| async {
             for _ in 0..10 {
@@ -93,7 +91,7 @@ async fn never_waits_in_a_circle_with_leases(world: World) {
                 let leasings = world.app.store.lease(&claims, "here", world.app.now()).await;
                 for leasing in leasings.expect("lease") {
                     if let Leasing::Leased(lease) = leasing {
-                        let step = step(&lease, Vec::new(), lease.held, After::Release);
+                        let step = step(&lease, Vec::new(), After::Release);
                         world.settle(world.number(), &[step]).await;
                     }
                 }
@@ -103,8 +101,8 @@ async fn never_waits_in_a_circle_with_leases(world: World) {
             for _ in 0..10 {
                 let store = &world.app.store;
                 store.pause_task(task, world.account).await.expect("pause");
-                store.resume_task(task, world.account).await.expect("resume");
-                store.dispatch(task, 40, START + TTL).await.expect("dispatch");
+                store.resume_task(task, world.account, START).await.expect("resume");
+                store.dispatch(room(40), START + TTL, START).await.expect("dispatch");
             }
             world.app.store.cancel_task(task, world.account, START).await.expect("cancel");
         };

@@ -7,7 +7,7 @@ use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::Leasing;
 
 use super::on_both_engines;
-use super::world::{START, TTL, World, findings, step};
+use super::world::{START, TTL, World, findings, room, step};
 
 on_both_engines!(
     gives_the_credit_back_and_holds_it_again_when_due,
@@ -25,7 +25,7 @@ on_both_engines!(
 async fn set_aside(world: &World, lease: &Lease, seqs: &[i64], due_at: i64) -> Settled {
     let mut found = findings(lease, |_| Reason::Accepted);
     found.retain(|finding| !seqs.contains(&finding.seq));
-    let mut step = step(lease, found, lease.held, After::Wait(due_at));
+    let mut step = step(lease, found, After::Wait(due_at));
     step.deferrals = seqs.iter().map(|&seq| Deferral { seq, attempts: 1, due_at }).collect();
     world.settle(world.number(), &[step]).await.outcomes.remove(0)
 }
@@ -87,8 +87,9 @@ async fn a_waiting_batch_leaves_the_window_to_others(world: World) {
         let seqs: Vec<i64> = (lease.first_seq..lease.first_seq + 10).collect();
         set_aside(&world, &lease, &seqs, START + 60_000).await;
     }
-    let sent = world.app.store.dispatch(task, 12, START + TTL).await.expect("dispatch");
-    assert_eq!(sent.iter().map(|batch| batch.no).collect::<Vec<_>>(), (12..20).collect::<Vec<_>>());
+    let round = world.app.store.dispatch(room(12), START + TTL, START).await.expect("dispatch");
+    let sent: Vec<i32> = round.sent.iter().map(|sent| sent.batch.no).collect();
+    assert_eq!(sent, (12..20).collect::<Vec<_>>());
     assert_eq!((world.task(task).await.held, world.balance().await), (0, 1_000));
     world.check_books().await;
 }
@@ -98,7 +99,7 @@ async fn a_step_that_sets_aside_applies_once(world: World) {
     let task = world.people(10).await;
     let lease = world.lease(task, 0).await;
     let aside = |after| {
-        let mut step = step(&lease, Vec::new(), 10, after);
+        let mut step = step(&lease, Vec::new(), after);
         step.deferrals = vec![Deferral { seq: 3, attempts: 1, due_at: START + 60_000 }];
         step
     };
@@ -119,13 +120,13 @@ async fn survives_the_loss_of_its_worker(world: World) {
     world.grant(100).await;
     let task = world.people(10).await;
     let lease = world.lease(task, 0).await;
-    let mut keep = step(&lease, Vec::new(), 10, After::Keep);
+    let mut keep = step(&lease, Vec::new(), After::Keep);
     keep.deferrals = vec![Deferral { seq: 3, attempts: 1, due_at: START + 120_000 }];
     world.settle(world.number(), &[keep]).await;
     // The worker is gone; its lease runs out, and another takes the batch.
     world.app.clock.advance(TTL + 1);
     let now = world.app.now();
-    let back = world.app.store.reclaim_leases(10, now + TTL, now).await.expect("reclaim");
+    let back = world.app.store.reclaim_leases(10, now).await.expect("reclaim");
     assert_eq!((back.len(), world.balance().await), (1, 100));
     let lease = world.lease(task, 0).await;
     assert_eq!((lease.held, lease.deferred.len()), (9, 1), "not before it is due");
@@ -178,14 +179,14 @@ async fn an_empty_balance_is_not_mistaken_for_free_work(world: World) {
     let lease = world.lease(task, 0).await;
     assert_eq!(lease.held, 8);
     let found = findings(&lease, |_| Reason::Accepted)[..7].to_vec();
-    let mut release = step(&lease, found, 8, After::Release);
+    let mut release = step(&lease, found, After::Release);
     release.deferrals = vec![Deferral { seq: 7, attempts: 1, due_at: START + 60_000 }];
     world.settle(world.number(), &[release]).await;
     let lease = world.lease(task, 0).await;
     assert_eq!((lease.held, world.balance().await), (1, 0), "one credit, two addresses to go");
     let found = findings(&lease, |_| Reason::Accepted);
     assert_eq!(found.iter().map(|f| f.seq).collect::<Vec<_>>(), [8]);
-    world.settle(world.number(), &[step(&lease, found, 1, After::Release)]).await;
+    world.settle(world.number(), &[step(&lease, found, After::Release)]).await;
     assert!(matches!(world.try_lease(task, 0).await, Leasing::Broke));
     assert_eq!(world.task(task).await.pause_reason, Some(PauseReason::InsufficientCredits));
     world.check_books().await;
@@ -199,12 +200,12 @@ async fn tasks_wait_for_a_provider_and_go_on(world: World) {
     let reason = PauseReason::ProviderUnavailable;
     assert_eq!(store.active_tasks(10).await.expect("active"), [task]);
     for _ in 0..2 {
-        store.pause_for(task, reason).await.expect("pause");
+        store.pause_for(task, reason, START).await.expect("pause");
         assert_eq!(world.task(task).await.pause_reason, Some(reason));
     }
-    store.pause_for(asked, reason).await.expect("pause");
+    store.pause_for(asked, reason, START).await.expect("pause");
     assert_eq!(world.task(asked).await.pause_reason, Some(PauseReason::Requested));
-    assert_eq!(store.resume_paused(reason, 10).await.expect("resume"), 1);
+    assert_eq!(store.resume_provided(10, START).await.expect("resume"), 1);
     assert_eq!(world.task(task).await.status, TaskStatus::Queued);
     assert_eq!(world.task(asked).await.status, TaskStatus::Paused);
 }

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use listmill_shared::domain::batch::{After, Deferral, Finding, Lease, Settled};
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::payload::decode_batch;
-use listmill_shared::domain::task::{PauseReason, TaskStatus};
+use listmill_shared::domain::task::TaskStatus;
 use listmill_shared::domain::verdict::{Credit, Reason};
 use listmill_shared::store::batches::Leasing;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::world::{TTL, World, findings, step};
+use super::world::{TTL, World, findings, room, step};
 
 /// What may happen; numbers choose among what is there.
 #[derive(Debug, Clone)]
@@ -150,12 +150,11 @@ impl Model {
             Event::TimePasses(by) => self.world.app.clock.advance(by),
             Event::Sweep => {
                 let (store, now) = (&self.world.app.store, self.world.app.now());
-                store.reclaim_leases(100, now + TTL, now).await.expect("reclaim");
-                store.lost_messages(100, now + TTL, now).await.expect("lost");
-                let empty = PauseReason::InsufficientCredits;
-                store.resume_paused(empty, 100).await.expect("resume");
+                store.reclaim_leases(100, now).await.expect("reclaim");
+                store.unheard(100, now + TTL, now).await.expect("unheard");
+                store.resume_funded(account, 100, now).await.expect("resume");
                 store.wake("here", now, 100, now + TTL, now).await.expect("wake");
-                store.fill_windows(3, 100, now + TTL).await.expect("fill");
+                store.dispatch(room(3), now + TTL, now).await.expect("dispatch");
             }
         }
     }
@@ -183,7 +182,7 @@ impl Model {
         let mut found = findings(&startable, verdict);
         found.truncate(most);
         let count = found.len();
-        (step(lease, found, held, after), count)
+        (step(lease, found, after), count)
     }
 
     fn addresses(&self, lease: &Lease) -> i32 {

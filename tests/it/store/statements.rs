@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr, SqliteConnection};
 
 use super::world::World;
 use listmill_shared::store::Store;
@@ -33,16 +33,30 @@ fn statements() -> Vec<(String, String)> {
     found
 }
 
+enum Raw {
+    Pg(PgConnection),
+    Lite(SqliteConnection),
+}
+
 async fn prepare_all(world: World) {
     let statements = statements();
+    let mut connection = match &world.app.store {
+        Store::Pg(_) => Raw::Pg(PgConnection::connect(&world.url).await.expect("PostgreSQL")),
+        Store::Lite { .. } => {
+            Raw::Lite(SqliteConnection::connect(&world.url).await.expect("SQLite"))
+        }
+    };
     assert!(statements.len() > 50, "found only {}", statements.len());
     for (name, sql) in statements {
         let text = AssertSqlSafe(sql.clone()).into_sql_str();
-        let prepared = match &world.app.store {
-            Store::Pg(_) if name.ends_with(" LITE") => continue,
-            Store::Lite { .. } if name.ends_with(" PG") => continue,
-            Store::Pg(pool) => pool.prepare(text).await.map(|_| ()),
-            Store::Lite { read, .. } => read.prepare(text).await.map(|_| ()),
+        let is_for = |engine: &str| {
+            name.ends_with(&format!(" {engine}")) || name.ends_with(&format!("_{engine}"))
+        };
+        let prepared = match &mut connection {
+            Raw::Pg(_) if is_for("LITE") => continue,
+            Raw::Lite(_) if is_for("PG") => continue,
+            Raw::Pg(link) => link.prepare(text).await.map(|_| ()),
+            Raw::Lite(link) => link.prepare(text).await.map(|_| ()),
         };
         if let Err(error) = prepared {
             panic!("{name} on {}: {error}\n{sql}", world.app.store.engine());

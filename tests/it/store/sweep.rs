@@ -6,7 +6,7 @@ use listmill_shared::domain::id::CheckId;
 use listmill_shared::store::checks::Check;
 
 use super::on_both_engines;
-use super::world::{START, TTL, World};
+use super::world::{BATCH, START, TTL, World, room};
 
 on_both_engines!(
     many_sweepers_reclaim_once,
@@ -25,7 +25,7 @@ async fn many_sweepers_reclaim_once(world: World) {
     assert_eq!(world.balance().await, 70);
     world.app.clock.advance(TTL + 1);
     let now = world.app.now();
-    let swept = join_all((0..6).map(|_| world.app.store.reclaim_leases(10, now + TTL, now))).await;
+    let swept = join_all((0..6).map(|_| world.app.store.reclaim_leases(10, now))).await;
     let back: usize = swept.iter().map(|s| s.as_ref().expect("sweep").len()).sum();
     assert_eq!((back, world.balance().await), (3, 100));
     world.check_books().await;
@@ -36,7 +36,7 @@ async fn many_sweepers_reclaim_once(world: World) {
 async fn a_lost_message_is_sent_again(world: World) {
     world.grant(100).await;
     let task = world.people(10).await;
-    let lost = || world.app.store.lost_messages(10, world.app.now() + TTL, world.app.now());
+    let lost = || world.app.store.unheard(10, world.app.now() + TTL, world.app.now());
     assert!(lost().await.expect("none yet").is_empty());
     world.app.clock.advance(TTL + 1);
     assert_eq!(lost().await.expect("one"), [BatchRef { task, no: 0 }]);
@@ -50,13 +50,14 @@ async fn a_lost_message_is_sent_again(world: World) {
 async fn the_window_is_filled_and_never_overfilled(world: World) {
     world.grant(1_000).await;
     world.people(300).await;
-    let window = world.app.window().await.expect("window");
-    let filled =
-        join_all((0..4).map(|_| world.app.store.fill_windows(window + 3, 10, START + TTL))).await;
-    let more: usize = filled.iter().map(|f| f.as_ref().expect("fill").len()).sum();
+    let out = world.app.room().await.expect("room").addresses / BATCH as i64;
+    let rounds =
+        join_all((0..4).map(|_| world.app.store.dispatch(room(out + 3), START + TTL, START))).await;
+    let more: usize = rounds.iter().map(|r| r.as_ref().expect("dispatch").sent.len()).sum();
     // Several sweepers may overlap by what they saw at the same time, never by more.
     assert!((3..=12).contains(&more), "{more}");
-    assert!(world.app.store.fill_windows(window, 10, START).await.expect("full").is_empty());
+    let full = world.app.store.dispatch(room(out), START, START).await.expect("full");
+    assert!(full.sent.is_empty());
 }
 
 fn check(world: &World) -> Check {

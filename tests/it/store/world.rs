@@ -3,7 +3,9 @@
 use listmill_shared::app::App;
 use listmill_shared::app::submit::read::Format;
 use listmill_shared::app::submit::{Accepted, Submission, SubmitError};
-use listmill_shared::domain::batch::{After, BatchRef, Deferral, Finding, Lease, Settled, Step};
+use listmill_shared::domain::batch::{
+    After, BatchRef, Deferral, Finding, Lease, Room, Settled, Step,
+};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::{AccountId, Ids, TaskId};
 use listmill_shared::domain::ledger::Kind;
@@ -28,6 +30,8 @@ pub const TTL: i64 = 30_000;
 pub struct World {
     pub app: App,
     pub account: AccountId,
+    /// Where the database is.
+    pub url: String,
 }
 
 impl World {
@@ -48,13 +52,13 @@ impl World {
             [("LISTMILL_BATCH_SIZE", BATCH.to_string()), ("LISTMILL_DATABASE_URL", url.into())];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         let settings = Settings::load(None, variables).expect("settings");
-        let store = Store::connect(url, 8).await.expect("the database");
+        let store = Store::connect(url, 8, "listmill test").await.expect("the database");
         store.migrate().await.expect("migrations");
         let queue = Queue::Memory(MemoryQueue::default());
         let app = App::new(store, queue, Clock::manual(START), Ids::system(), settings);
         let account =
             app.create_account("owner@example.com", None, 0, false).await.expect("account");
-        Self { app, account }
+        Self { app, account, url: url.to_owned() }
     }
 
     pub async fn grant(&self, credits: i64) {
@@ -122,12 +126,12 @@ impl World {
     }
 
     pub async fn try_settle(&self, number: i64, steps: &[Step]) -> Result<Settlement, StoreError> {
-        self.app.store.settle(self.account, number, steps, START + TTL, self.app.now()).await
+        self.app.store.settle(self.account, number, steps, self.app.now()).await
     }
 
     /// Verifies everything in a lease with one verdict and releases it.
     pub async fn finish(&self, lease: &Lease, reason: Reason) -> Settled {
-        let step = step(lease, findings(lease, |_| reason), lease.held, After::Release);
+        let step = step(lease, findings(lease, |_| reason), After::Release);
         let mut settlement = self.settle(self.number(), &[step]).await;
         settlement.outcomes.remove(0)
     }
@@ -140,14 +144,13 @@ impl World {
     }
 }
 
-pub fn step(lease: &Lease, findings: Vec<Finding>, held: i64, after: After) -> Step {
+pub fn step(lease: &Lease, findings: Vec<Finding>, after: After) -> Step {
     Step {
         batch: lease.batch,
         account: lease.account,
         token: lease.token,
         findings,
         deferrals: Vec::new(),
-        held,
         after,
     }
 }
@@ -182,4 +185,10 @@ pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> 
         });
     }
     all
+}
+
+/// Room for so many full batches.
+pub fn room(batches: i64) -> Room {
+    let batch = BATCH as i64;
+    Room { addresses: batches * batch, batches: 1_000, batch }
 }

@@ -102,7 +102,9 @@ fn unreachable_database(url: &ServerUrl, why: &str) -> Finding {
 }
 
 async fn look_at_database(context: &Context, findings: &Findings) -> Result<Finding, StoreError> {
-    let store = Store::connect(context.settings.database_url.reveal(), 1).await?;
+    let store =
+        Store::connect(context.settings.database_url.reveal(), 1, &context.settings.session())
+            .await?;
     store.ping().await?;
     let server = store.server().await?;
     if let Some(server) = server {

@@ -220,6 +220,8 @@ impl App {
         self.store.accept_task(&mut tx, id, &accept, now).await?;
         if let Some((request, _)) = &submission.idempotency {
             let answer = Some((status, body.as_str()));
+            let oldest = self.oldest_answer();
+            idempotency::clear(&mut tx, request, oldest, oldest).await?;
             if !idempotency::insert(&mut tx, request, fingerprint, &[], answer, now).await? {
                 drop(tx);
                 let first = self.store.remembered(request, self.oldest_answer()).await?;
@@ -231,7 +233,7 @@ impl App {
             }
         }
         tx.commit().await?;
-        if let Err(error) = self.dispatch(id).await {
+        if let Err(error) = self.dispatch().await {
             tracing::warn!(%error, task = %id, "not dispatched; the sweeper will");
         }
         Ok(Accepted::Task { id: Some(id), status, body, replayed: false })

@@ -1,0 +1,334 @@
+//! Fair dispatch: which batches are sent next.
+//!
+//! A batch is *out* while it is queued or leased. What is out is bounded for the whole fleet, and shared
+//! among the accounts that have work, then among the tasks of each: who has the fewest addresses out for
+//! its weight comes next, and of those that have equally few the one that was served longest ago. An account
+//! with nothing out gets a batch at once, bound or not, past the line.
+//!
+//! | table | a row is |
+//! | --- | --- |
+//! | `ready_tasks` | an active task that may have pending batches |
+//! | `ready_accounts` | an account with such a task |
+//!
+//! Invariants: whoever makes a batch pending marks its task in the same transaction ([`mark_ready`]); a mark
+//! is removed only by who found no pending batch, and only if its stamp has not been raised meanwhile. So a
+//! pending batch of an active task is always found, and what waits costs nothing: a round reads the marks of
+//! as many accounts as have something out, and a few more. Any number of rounds may run at once: each passes
+//! by the accounts that another is serving.
+//!
+//! Locks: a mark is taken after task and batch, before the account's balance.
+
+use std::collections::HashMap;
+
+use super::{Result, Store, Tx, on, read};
+use crate::domain::batch::{BatchRef, Room, Sent};
+use crate::domain::clock::Millis;
+use crate::domain::id::{AccountId, TaskId};
+
+/// Picks of one round; the next round goes on.
+const PICKS: usize = 64;
+/// Accounts without anything out that one round looks at.
+const NEWCOMERS: usize = 64;
+/// Marked tasks of an account that are read at once, beyond those that have something out; and how often.
+const PAGE: usize = 8;
+const PAGES: usize = 32;
+/// Batches beyond the bound that all newcomers together may have out.
+const FIRST_BEYOND: i64 = 1_000;
+
+/// What a task has out.
+#[derive(Debug, sqlx::FromRow)]
+struct Out {
+    account_id: AccountId,
+    task_id: TaskId,
+    batches: i64,
+    addresses: i64,
+}
+
+/// An account that has work.
+#[derive(Debug, sqlx::FromRow)]
+struct Ready {
+    account_id: AccountId,
+    weight: i32,
+    turn: i64,
+}
+
+/// What is out at the moment, kept true through a round.
+struct Standing {
+    batches: i64,
+    addresses: i64,
+    accounts: HashMap<AccountId, i64>,
+    tasks: HashMap<TaskId, i64>,
+}
+
+impl Standing {
+    fn of(all: Vec<Out>) -> Self {
+        let mut standing =
+            Self { batches: 0, addresses: 0, accounts: HashMap::new(), tasks: HashMap::new() };
+        for out in all {
+            standing.add(out.account_id, out.task_id, out.batches, out.addresses);
+        }
+        standing
+    }
+
+    fn add(&mut self, account: AccountId, task: TaskId, batches: i64, addresses: i64) {
+        self.batches += batches;
+        self.addresses += addresses;
+        *self.accounts.entry(account).or_default() += addresses;
+        *self.tasks.entry(task).or_default() += addresses;
+    }
+
+    fn has_room(&self, room: Room) -> bool {
+        self.addresses < room.addresses && self.batches < room.batches
+    }
+
+    fn of_account(&self, account: AccountId) -> i64 {
+        self.accounts.get(&account).copied().unwrap_or(0)
+    }
+
+    /// Who comes next: the fewest out for its weight, then the one served longest ago.
+    fn next(&self, ready: &[Ready]) -> Option<usize> {
+        let rank = |one: &Ready| {
+            // Exact in 128 bits, without fractions: a/x < b/y as a·y < b·x.
+            (i128::from(self.of_account(one.account_id)), i128::from(one.weight.max(1)), one.turn)
+        };
+        (0..ready.len()).min_by(|&a, &b| {
+            let ((a, x, since), (b, y, than)) = (rank(&ready[a]), rank(&ready[b]));
+            (a * y).cmp(&(b * x)).then(since.cmp(&than))
+        })
+    }
+}
+
+/// What a round has queued.
+#[derive(Debug)]
+pub struct Round {
+    /// To be sent, in this order.
+    pub sent: Vec<Sent>,
+    /// May there be more to do at once?
+    pub more: bool,
+}
+
+/// What came of serving an account.
+enum Served {
+    /// These batches, with their addresses; none: nothing of it is pending.
+    Batches(Vec<(BatchRef, i64)>),
+    /// Another round is serving it.
+    Elsewhere,
+}
+
+impl Store {
+    /// Queues what `room` allows, shared fairly; `resend_at`: when the queue is asked whether it still has
+    /// the messages.
+    pub async fn dispatch(&self, room: Room, resend_at: Millis, now: Millis) -> Result<Round> {
+        let mut standing = Standing::of(self.out().await?);
+        let mut ready = self.ready(&standing).await?;
+        let mut round = Round { sent: Vec::new(), more: true };
+        let mut busy = false;
+        for _ in 0..PICKS {
+            let Some(next) = standing.next(&ready) else {
+                round.more = busy;
+                break;
+            };
+            let account = ready[next].account_id;
+            let first = standing.of_account(account) == 0;
+            let beyond = standing.batches < room.batches.saturating_add(FIRST_BEYOND);
+            if !(standing.has_room(room) || first && beyond) {
+                round.more = false;
+                break;
+            }
+            // Alone, it may have all there is.
+            let most = match ready.len() {
+                1 if !first => {
+                    ((room.addresses - standing.addresses) / room.batch.max(1)).clamp(1, 32)
+                }
+                _ => 1,
+            };
+            match self.serve(account, &standing, most, resend_at, now).await? {
+                Served::Batches(batches) if !batches.is_empty() => {
+                    ready[next].turn = now;
+                    for (batch, addresses) in batches {
+                        standing.add(account, batch.task, 1, addresses);
+                        round.sent.push(Sent { batch, first });
+                    }
+                }
+                served => {
+                    busy |= matches!(served, Served::Elsewhere);
+                    ready.swap_remove(next);
+                }
+            }
+        }
+        Ok(round)
+    }
+
+    async fn out(&self) -> Result<Vec<Out>> {
+        const SQL: &str = "SELECT t.account_id, o.task_id, o.batches, o.addresses FROM (
+                SELECT task_id, count(*) AS batches, CAST(SUM(addresses) AS BIGINT) AS addresses
+                FROM batches WHERE state IN (1, 2) GROUP BY task_id) o
+            JOIN tasks t ON t.id = o.task_id";
+        read!(self, c => sqlx::query_as(SQL).fetch_all(c).await)
+    }
+
+    /// Accounts that have work: those served longest ago, all that have something out among them.
+    async fn ready(&self, standing: &Standing) -> Result<Vec<Ready>> {
+        const SQL: &str = "SELECT r.account_id, a.weight, r.turn FROM ready_accounts r
+            JOIN accounts a ON a.id = r.account_id ORDER BY r.turn LIMIT $1";
+        let limit = (standing.accounts.len() + NEWCOMERS) as i64;
+        read!(self, c => sqlx::query_as(SQL).bind(limit).fetch_all(c).await)
+    }
+
+    /// Queues up to `most` batches of the account's task whose turn it is.
+    async fn serve(
+        &self,
+        account: AccountId,
+        standing: &Standing,
+        most: i64,
+        resend_at: Millis,
+        now: Millis,
+    ) -> Result<Served> {
+        const LOCK_LITE: &str = "SELECT stamp FROM ready_accounts WHERE account_id = $1";
+        const LOCK_PG: &str = "SELECT stamp FROM ready_accounts WHERE account_id = $1
+            FOR NO KEY UPDATE SKIP LOCKED";
+        const TASKS: &str = "SELECT task_id, turn, stamp FROM ready_tasks
+            WHERE account_id = $1 ORDER BY turn LIMIT $2";
+        const SERVED: &str = "UPDATE ready_accounts SET turn = $2 WHERE account_id = $1";
+        const TASK_SERVED: &str = "UPDATE ready_tasks SET turn = $2 WHERE task_id = $1";
+        // A crash that undoes it leaves the batches pending, to be queued again.
+        let mut tx = self.begin_unsynced().await?;
+        let sql = if matches!(tx, Tx::Pg(_)) { LOCK_PG } else { LOCK_LITE };
+        let stamp: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(sql)
+            .bind(account).fetch_optional(c).await)?;
+        let Some(stamp) = stamp else { return Ok(Served::Elsewhere) };
+        let limit = standing.tasks.len() + PAGE;
+        let out = |task: &TaskId| standing.tasks.get(task).copied().unwrap_or(0);
+        let mut served = Vec::new();
+        // Marks of tasks with nothing pending are removed on the way, a page at a time.
+        for _ in 0..PAGES {
+            let mut tasks: Vec<(TaskId, i64, i64)> = on!(&mut tx, c => sqlx::query_as(TASKS)
+                .bind(account).bind(limit as i64).fetch_all(c).await)?;
+            let last = tasks.len() < limit;
+            tasks.sort_by_key(|(task, turn, _)| (out(task), *turn));
+            let mut left = tasks.len();
+            for (task, _, stamp) in tasks {
+                served = queue_next(&mut tx, task, most, resend_at).await?;
+                if unmark_task(&mut tx, task, stamp).await? {
+                    left -= 1;
+                } else if left > 1 {
+                    on!(&mut tx, c => sqlx::query(TASK_SERVED).bind(task).bind(now)
+                        .execute(c).await.map(|_| ()))?;
+                }
+                if !served.is_empty() {
+                    break;
+                }
+            }
+            if left == 0 && last {
+                unmark_account(&mut tx, account, stamp).await?;
+            }
+            if last || !served.is_empty() {
+                break;
+            }
+        }
+        if standing.accounts.len() > 1 {
+            on!(&mut tx, c => sqlx::query(SERVED).bind(account).bind(now)
+                .execute(c).await.map(|_| ()))?;
+        }
+        tx.commit().await?;
+        Ok(Served::Batches(served))
+    }
+
+    /// Marks active tasks that have pending batches and no mark, as programs of an older schema leave them.
+    pub async fn mark_forgotten(&self, limit: i64, now: Millis) -> Result<u64> {
+        const SQL: &str = "SELECT t.id, t.account_id FROM tasks t
+            WHERE t.status IN ('queued', 'running')
+              AND NOT EXISTS (SELECT 1 FROM ready_tasks r WHERE r.task_id = t.id)
+              AND EXISTS (SELECT 1 FROM batches b WHERE b.task_id = t.id AND b.state = 0)
+            LIMIT $1";
+        let forgotten: Vec<(TaskId, AccountId)> =
+            read!(self, c => sqlx::query_as(SQL).bind(limit).fetch_all(c).await)?;
+        for &(task, account) in &forgotten {
+            let mut tx = self.begin().await?;
+            mark_ready(&mut tx, task, account, now).await?;
+            tx.commit().await?;
+        }
+        Ok(forgotten.len() as u64)
+    }
+
+    /// Changes an account's share of what is out; `false`: no such account.
+    pub async fn set_weight(&self, account: AccountId, weight: i32) -> Result<bool> {
+        const SQL: &str = "UPDATE accounts SET weight = $2 WHERE id = $1";
+        let mut tx = self.begin().await?;
+        let rows = on!(&mut tx, c => sqlx::query(SQL).bind(account).bind(weight)
+            .execute(c).await.map(|r| r.rows_affected()))?;
+        tx.commit().await?;
+        Ok(rows == 1)
+    }
+}
+
+/// A task has a pending batch, or goes on: it is found by the next round. The account's mark comes first, as
+/// for who serves it.
+pub(super) async fn mark_ready(
+    tx: &mut Tx,
+    task: TaskId,
+    account: AccountId,
+    now: Millis,
+) -> Result<()> {
+    const TASK: &str = "INSERT INTO ready_tasks (task_id, account_id, turn, stamp)
+        VALUES ($1, $2, $3, 0)
+        ON CONFLICT (task_id) DO UPDATE SET stamp = ready_tasks.stamp + 1";
+    const ACCOUNT: &str = "INSERT INTO ready_accounts (account_id, turn, stamp) VALUES ($1, $2, 0)
+        ON CONFLICT (account_id) DO UPDATE SET stamp = ready_accounts.stamp + 1";
+    on!(&mut *tx, c => sqlx::query(ACCOUNT).bind(account).bind(now)
+        .execute(c).await.map(|_| ()))?;
+    on!(tx, c => sqlx::query(TASK).bind(task).bind(account).bind(now)
+        .execute(c).await.map(|_| ()))
+}
+
+/// A task stands still or has ended: whoever lets it go on marks it again.
+pub(super) async fn unmark(tx: &mut Tx, task: TaskId) -> Result<()> {
+    const SQL: &str = "DELETE FROM ready_tasks WHERE task_id = $1";
+    on!(tx, c => sqlx::query(SQL).bind(task).execute(c).await.map(|_| ()))
+}
+
+/// Removes the mark of a task that has nothing pending, or stands still; tells whether it did.
+async fn unmark_task(tx: &mut Tx, task: TaskId, stamp: i64) -> Result<bool> {
+    const SQL: &str = "DELETE FROM ready_tasks WHERE task_id = $1 AND stamp = $2 AND NOT EXISTS (
+        SELECT 1 FROM tasks t WHERE t.id = $1 AND t.status IN ('queued', 'running')
+          AND EXISTS (SELECT 1 FROM batches b WHERE b.task_id = $1 AND b.state = 0))";
+    let rows = on!(tx, c => sqlx::query(SQL).bind(task).bind(stamp)
+        .execute(c).await.map(|r| r.rows_affected()))?;
+    Ok(rows == 1)
+}
+
+/// Removes the mark of an account without marked tasks.
+async fn unmark_account(tx: &mut Tx, account: AccountId, stamp: i64) -> Result<()> {
+    const SQL: &str = "DELETE FROM ready_accounts WHERE account_id = $1 AND stamp = $2
+        AND NOT EXISTS (SELECT 1 FROM ready_tasks WHERE account_id = $1)";
+    on!(tx, c => sqlx::query(SQL).bind(account).bind(stamp).execute(c).await.map(|_| ()))
+}
+
+/// Moves up to `most` pending batches of an active task to `queued`; tells how many addresses each has.
+async fn queue_next(
+    tx: &mut Tx,
+    task: TaskId,
+    most: i64,
+    resend_at: Millis,
+) -> Result<Vec<(BatchRef, i64)>> {
+    // PostgreSQL passes by a batch that a doubled message is just leasing: waiting for several of
+    // them in no order could end in a circle. SQLite has one writer, and we are it.
+    const LITE: &str = "UPDATE batches SET state = 1, due_at = $3
+        WHERE task_id = $1 AND state = 0 AND no IN (
+            SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2)
+          AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
+        RETURNING no, addresses";
+    const PG: &str = "WITH next AS MATERIALIZED (
+            SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2
+            FOR NO KEY UPDATE SKIP LOCKED)
+        UPDATE batches b SET state = 1, due_at = $3 FROM next
+        WHERE b.task_id = $1 AND b.no = next.no
+          AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
+        RETURNING b.no, b.addresses";
+    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
+    let mut queued: Vec<(i32, i32)> = on!(tx, c => sqlx::query_as(sql)
+        .bind(task).bind(most).bind(resend_at).fetch_all(c).await)?;
+    queued.sort_unstable();
+    let batch = |(no, addresses)| (BatchRef { task, no }, i64::from(addresses));
+    Ok(queued.into_iter().map(batch).collect())
+}
