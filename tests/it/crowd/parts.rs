@@ -49,7 +49,7 @@ fn seconds() -> u64 {
 }
 
 fn setup(size: Size) -> Setup {
-    steady(size).weight(Weight::Heavy)
+    steady(size).weight(Weight::Middle)
 }
 
 /// What each of the two got done in the same time.
