@@ -5,8 +5,8 @@ use clap::{Args, ValueEnum};
 pub const HELP: &str = "\
 An account that has nothing under way submits ten addresses; the wait is the time from sending the
 list to the first answer that says `completed`. It is measured with nobody else there, then behind
-each crowd in turn. A crowd that is done with before all probes are comes again; --addresses,
---tasks and --accounts have no part in it.
+each crowd in turn. A crowd whose work is half done comes again, whole. --addresses, --tasks and
+--accounts have no part in it.
 
 The faster the workers, the sooner a crowd is gone: a deployment with the sandbox and, say,
 LISTMILL_SANDBOX_LATENCY=50ms is as slow as a real one.

@@ -1,10 +1,10 @@
 //! `bench crowd`: how long ten addresses of somebody who has nothing under way wait behind others'.
 //!
 //! Account 0 is the newcomer's; each crowd has accounts of its own. A crowd is submitted, and once
-//! the first of its addresses is done the newcomer comes, again and again while the crowd is there.
-//! A crowd that has gone comes again until all probes are made, so its accounts can pay for as many
-//! crowds as there are probes. A wait counts also when the crowd has gone before it ended: to wait
-//! until then is the worst that can happen. How often it did is said.
+//! the first of its addresses is done the newcomer comes, again and again while half of the crowd's
+//! work is left. Then the rest is cancelled and the crowd comes again, until all probes are made: its
+//! accounts can pay for as many crowds as there are probes. A wait counts also when the crowd has
+//! gone before it ended: to wait until then is the worst that can happen. How often it did is said.
 //!
 //! Tasks that wait for credits are submitted once: they do not go away.
 
@@ -186,20 +186,19 @@ impl Newcomer<'_> {
         let (mut waits, mut came, mut gone) = (Latencies::default(), 0, 0);
         let waiting = bench.submit_lists(&crowd.waiting).await?.tasks;
         bench.until_all_wait(&waiting).await?;
-        let mut working = Vec::new();
+        let all: u64 = crowd.working.iter().map(|list| list.part.count).sum();
         while waits.count() < probes {
-            working = bench.submit_lists(&crowd.working).await?.tasks;
+            let working = bench.submit_lists(&crowd.working).await?.tasks;
             came += 1;
             bench.until_at_work(&working).await?;
-            while waits.count() < probes {
+            let mut left = all;
+            while waits.count() < probes && left * 2 > all {
                 waits.add(self.wait().await?);
-                if !bench.are_at_work(&mut working).await? {
-                    gone += 1;
-                    break;
-                }
+                left = all - bench.processed(&working).await?;
+                gone += u64::from(left == 0);
             }
+            bench.disperse(&working).await?;
         }
-        bench.disperse(&working).await?;
         bench.disperse(&waiting).await?;
         let tasks = crowd.lists().count() as u64;
         let addresses = crowd.lists().map(|list| list.part.count).sum();
@@ -262,15 +261,10 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Has one of them not ended? Forgets those that have, from the last one on.
-    async fn are_at_work(&self, tasks: &mut Vec<Submitted>) -> Result<bool> {
-        while let Some(task) = tasks.last() {
-            if !self.look(task).await?.has_ended() {
-                return Ok(true);
-            }
-            tasks.pop();
-        }
-        Ok(false)
+    /// How much of their work is done.
+    async fn processed(&self, tasks: &[Submitted]) -> Result<u64> {
+        let looking = stream::iter(tasks).map(|task| self.look(task)).buffer_unordered(AT_ONCE);
+        looking.try_fold(0, |sum, view| async move { Ok(sum + view.counts.processed) }).await
     }
 
     async fn look(&self, task: &Submitted) -> Result<crate::client::TaskView> {
