@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and its help.
 
+mod crowd;
 mod verify;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use listmill_shared::domain::ledger::Kind;
 use listmill_shared::settings::parse_duration;
 
+pub use crowd::{CrowdArgs, Scenario};
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
 
 const EXAMPLES: &str = "\
@@ -125,6 +127,7 @@ Examples:
   listmill bench download --addresses 1000000        download of results alone
   listmill bench gate --seconds 10 --connections 64  polls of one task, as fast as they go
   listmill bench gate --rate 7500                    …at a steady pace
+  listmill bench crowd                               waits behind other people's lists
 
 The engine is measured against mail servers of the bench's own, on loopback (Linux). Bench and
 deployment share the settings that lead there:
@@ -185,6 +188,9 @@ pub enum BenchMode {
     Download,
     /// GET /v1/tasks/{id} over keep-alive connections
     Gate(GateArgs),
+    /// Ten addresses of a newcomer behind crowds of others' work: how long they wait
+    #[command(after_help = crowd::HELP)]
+    Crowd(CrowdArgs),
     /// The pipeline with the smtp provider, against mail servers of its own on loopback
     Engine(EngineArgs),
 }

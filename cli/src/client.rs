@@ -132,7 +132,12 @@ impl Client {
 
     /// Submits a CSV list and returns its task.
     pub async fn submit(&self, name: &str, key: &str, body: Body) -> Result<TaskView> {
-        let path = format!("/v1/tasks?name={name}");
+        self.submit_with(&format!("name={name}"), key, body).await
+    }
+
+    /// Likewise, with whatever else the query says.
+    pub async fn submit_with(&self, query: &str, key: &str, body: Body) -> Result<TaskView> {
+        let path = format!("/v1/tasks?{query}");
         let response = self
             .request(Method::POST, &path, key)
             .header("content-type", "text/csv")

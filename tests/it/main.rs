@@ -6,6 +6,7 @@ mod bad_input_lists;
 mod cancel;
 mod crash;
 mod credits;
+mod crowd;
 mod doctor;
 mod documents;
 mod downloads;

@@ -122,6 +122,12 @@ impl Deployment {
         self.admin(&["credits", "grant", "--account", account, "--amount", &amount]).await;
     }
 
+    /// The account's part when the work is shared out: one of 3 gets three times that of one of 1.
+    pub async fn weigh(&self, account: &str, weight: u32) {
+        let weight = weight.to_string();
+        self.admin(&["account", "weight", "--account", account, "--weight", &weight]).await;
+    }
+
     pub async fn suspend(&self, key: &Key, reason: &str) {
         self.admin(&["key", "suspend", &key.id, "--reason", reason]).await;
     }

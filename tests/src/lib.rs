@@ -17,7 +17,8 @@
 //!   forgets it fails.
 //!
 //! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
-//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FAIR_SECONDS` (20), `LISTMILL_TEST_BIG=1` and
+//! `LISTMILL_TEST_SOAK=1` (longer lists, longer waits), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
 
 pub mod admin;
 pub mod client;

@@ -28,6 +28,15 @@ const HINT_AFTER: Duration = Duration::from_secs(10);
 /// …and this long is the end.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 
+/// A list to be submitted.
+pub struct List {
+    pub part: Part,
+    /// Whose it is.
+    pub account: usize,
+    /// Taken also when its account cannot pay for it.
+    pub partial: bool,
+}
+
 /// A submitted task and which account it belongs to.
 pub struct Submitted {
     pub view: TaskView,
@@ -50,22 +59,35 @@ pub struct Waited {
 }
 
 impl Bench<'_> {
-    /// Submits one list for each part; from the first byte of the first to the answer to the last.
+    /// Submits one list for each part, the accounts taking turns.
     pub async fn submit_all(&self, parts: &[Part]) -> Result<Submission> {
-        let total: u64 = parts.iter().map(|part| part.count).sum();
+        let accounts = self.accounts.len();
+        let list = |(number, part): (usize, &Part)| List {
+            part: *part,
+            account: number % accounts,
+            partial: false,
+        };
+        let lists: Vec<List> = parts.iter().enumerate().map(list).collect();
+        self.submit_lists(&lists).await
+    }
+
+    /// Submits lists; from the first byte of the first to the answer to the last.
+    pub async fn submit_lists(&self, lists: &[List]) -> Result<Submission> {
+        let total: u64 = lists.iter().map(|list| list.part.count).sum();
         let rows = total * self.repeat;
         let mut bar = self.context.output.progress("submitting", rows, "addresses");
         let (tails, made) = (tails(self.domains), Arc::new(AtomicU64::new(0)));
         let started = Instant::now();
-        let sending = stream::iter(parts.iter().enumerate())
-            .map(|(number, part)| {
-                let account = number % self.accounts.len();
+        let sending = stream::iter(lists.iter().enumerate())
+            .map(|(number, list)| {
+                let List { part, account, partial } = *list;
                 let body = Addresses::new(part.first, part.count, tails.clone(), made.clone());
                 let body = body.repeated(self.repeat);
                 let body = Body::wrap_stream(stream::iter(body.map(Ok::<_, Infallible>)));
                 async move {
                     let secret = &self.accounts[account].secret;
-                    let view = self.client.submit(&format!("bench-{number}"), secret, body).await?;
+                    let query = format!("name=bench-{number}&allow_partial={partial}");
+                    let view = self.client.submit_with(&query, secret, body).await?;
                     self.remember(&view.id, account);
                     anyhow::Ok(Submitted { view, account })
                 }
@@ -163,7 +185,8 @@ impl Bench<'_> {
         Ok(sum)
     }
 
-    async fn books(&self) -> Result<(bool, serde_json::Value)> {
+    /// The books of all accounts of the bench; are they exact?
+    pub async fn books(&self) -> Result<(bool, serde_json::Value)> {
         let mut books = Vec::new();
         for account in &self.accounts {
             books.extend(self.app.store.books(Some(account.id)).await?);

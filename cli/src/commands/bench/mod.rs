@@ -5,6 +5,7 @@
 //! `LISTMILL_RATE_LIMITS` need not be off. What was made is removed at the end, also after Ctrl-C:
 //! tasks are erased and keys deleted through the API; the accounts stay, with their books.
 
+mod crowd;
 mod engine;
 mod gate;
 mod generate;
@@ -20,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::{StreamExt, stream};
 use listmill_shared::app::App;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::settings::ProviderKind;
@@ -39,6 +41,8 @@ use crate::output::complain;
 const UNLIMITED: i64 = 100_000_000;
 /// What `bench gate` polls.
 const GATE_TASK: Part = Part { first: 0, count: 10 };
+/// Tasks erased at once: a crowd is a thousand of them.
+const ERASERS: usize = 8;
 /// Erasing a task of millions of results takes its time.
 const CLEANING: Duration = Duration::from_secs(300);
 
@@ -177,9 +181,10 @@ fn bound(bind: &str) -> String {
 
 impl Bench<'_> {
     async fn measure(&mut self, mode: Option<&BenchMode>) -> Result<Outcome> {
-        let parts = match mode {
-            Some(BenchMode::Gate(_)) => vec![GATE_TASK],
-            _ => self.parts(),
+        let purses = match mode {
+            Some(BenchMode::Gate(_)) => purses(&[GATE_TASK], 1),
+            Some(BenchMode::Crowd(args)) => crowd::purses(args),
+            _ => purses(&self.parts(), self.load.accounts),
         };
         // Before anything is made: is there a server at all?
         self.client.call(Method::GET, "/healthz", "").await.with_context(|| {
@@ -189,13 +194,14 @@ impl Bench<'_> {
                 self.client.base()
             )
         })?;
-        self.fund(&parts).await?;
+        self.fund(&purses).await?;
         self.preflight().await?;
         match mode {
             None => load::pipeline(self).await,
             Some(BenchMode::Submit) => load::submit(self).await,
             Some(BenchMode::Download) => load::download(self).await,
             Some(BenchMode::Gate(args)) => gate::run(self, args).await,
+            Some(BenchMode::Crowd(args)) => crowd::run(self, args).await,
             Some(BenchMode::Engine(args)) => engine::run(self, args).await,
         }
     }
@@ -215,14 +221,12 @@ impl Bench<'_> {
         parts(self.load.addresses, self.load.tasks)
     }
 
-    /// Makes the accounts, each with exactly the credits that its tasks cost, and their keys.
-    async fn fund(&mut self, parts: &[Part]) -> Result<()> {
+    /// Makes an account with so many credits for each purse, and its key.
+    async fn fund(&mut self, purses: &[u64]) -> Result<()> {
         let run = self.app.ids.number(self.app.now());
-        let accounts = (self.load.accounts as usize).min(parts.len());
-        for number in 0..accounts {
-            let cost: u64 = parts.iter().skip(number).step_by(accounts).map(|p| p.count).sum();
+        for (number, credits) in purses.iter().enumerate() {
             let email = format!("bench-{run:x}-{number}@localhost");
-            let id = self.app.create_account(&email, None, cost as i64, false).await?;
+            let id = self.app.create_account(&email, None, *credits as i64, false).await?;
             let (key, secret) = make_key(&self.app, id, "bench", None, Some(UNLIMITED)).await?;
             self.accounts.push(Funded { id, key, secret });
         }
@@ -254,8 +258,13 @@ impl Bench<'_> {
     async fn clean(&self) {
         let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
         let mut left = 0;
-        for (task, account) in &made {
-            if let Err(error) = self.erase(task, &self.accounts[*account].secret).await {
+        let mut erasing = stream::iter(&made)
+            .map(|(task, account)| async move {
+                (task, self.erase(task, &self.accounts[*account].secret).await)
+            })
+            .buffer_unordered(ERASERS);
+        while let Some((task, erased)) = erasing.next().await {
+            if let Err(error) = erased {
                 tracing::warn!(error = %format!("{error:#}"), %task, "a task was not erased");
                 left += 1;
             }
@@ -300,9 +309,22 @@ fn parts(addresses: u64, tasks: u64) -> Vec<Part> {
         .collect()
 }
 
+/// Exactly the credits that the tasks of each account cost, the accounts taking turns.
+fn purses(parts: &[Part], accounts: u64) -> Vec<u64> {
+    let accounts = (accounts as usize).min(parts.len());
+    let cost = |number| parts.iter().skip(number).step_by(accounts).map(|part| part.count).sum();
+    (0..accounts).map(cost).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn purses_hold_what_the_tasks_cost() {
+        assert_eq!(purses(&parts(10, 3), 2), [7, 3]);
+        assert_eq!(purses(&[GATE_TASK], 5), [10]);
+    }
 
     #[test]
     fn parts_cover_every_address_once() {
