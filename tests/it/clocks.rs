@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use listmill_tests::deployment::Node;
 use listmill_tests::{Client, Deployment, Setup, Size, Weight, lists};
 
-/// 600 a second: about 15 s, three lives of a lease. Mostly waiting, so that a busy machine changes little.
+/// 600 a second: about 15 s, three lives of a lease. Mostly waiting, so that a slow machine changes little.
 const ADDRESSES: u64 = 9_000;
 const WORKERS: usize = 6;
 const OFF: i32 = 60;
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn setup() -> Setup {
-    let setup = Setup::new(Size::Scaled { apis: 1, workers: WORKERS - 2 }).weight(Weight::Middle);
+    let setup = Setup::new(Size::Scaled { apis: 1, workers: WORKERS - 2 }).weight(Weight::Heavy);
     let setup = setup.latency("200ms").concurrency(20).env("LISTMILL_BATCH_SIZE", "200");
     setup.env("LISTMILL_LEASE_TTL", "5s")
 }
