@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::metrics;
 use crate::poll::eventually;
 use crate::postgres::Postgres;
@@ -53,6 +54,8 @@ enum Database {
     Sqlite(PathBuf),
     Shared(&'static Postgres, String),
     Own(Box<Postgres>),
+    /// The test's.
+    Brought(String),
 }
 
 #[derive(Debug)]
@@ -66,6 +69,7 @@ pub struct Deployment {
     folder: PathBuf,
     database: Database,
     redis: Option<Redis>,
+    disk: Option<Disk>,
     env: Vec<(String, String)>,
     finished: bool,
     _slot: Slot,
@@ -75,9 +79,19 @@ impl Deployment {
     pub(crate) async fn start(setup: Setup) -> Self {
         let _slot = slots::take(setup.weight).await;
         let folder = scratch::folder("app");
+        let disk = setup.disk_mib.map(|mib| Disk::mount(&folder.join("disk"), mib));
         let (database, redis) = match setup.size {
-            Size::Embedded => (Database::Sqlite(folder.join("listmill.db")), None),
-            Size::Scaled { .. } => (postgres(setup.own_postgres).await, Some(Redis::start().await)),
+            Size::Embedded => {
+                let place = disk.as_ref().map_or(folder.as_path(), Disk::path);
+                (Database::Sqlite(place.join("listmill.db")), None)
+            }
+            Size::Scaled { .. } => {
+                let database = match setup.database_url {
+                    Some(url) => Database::Brought(url),
+                    None => postgres(setup.own_postgres).await,
+                };
+                (database, Some(Redis::start().await))
+            }
         };
         let mut deployment = Self {
             size: setup.size,
@@ -87,6 +101,7 @@ impl Deployment {
             folder,
             database,
             redis,
+            disk,
             env: setup.env,
             finished: false,
             _slot,
@@ -101,7 +116,7 @@ impl Deployment {
             Size::Scaled { apis, workers } => {
                 self.cli(&["migrate"]).await.expect_success();
                 (0..apis).for_each(|_| self.add_api("api"));
-                (0..workers).for_each(|_| self.add_worker());
+                (0..workers).for_each(|_| self.add_worker(&[]));
             }
         }
         self.wait_ready().await;
@@ -116,10 +131,12 @@ impl Deployment {
         self.apis.push(Node { process: self.process(&name, role, &own), port });
     }
 
-    fn add_worker(&mut self) {
+    /// With an environment of its own, perhaps.
+    pub(crate) fn add_worker(&mut self, env: &[(&str, String)]) {
         let port = ports::free_port();
         let name = format!("worker-{}", self.workers.len());
-        let own = [("LISTMILL_WORKER_BIND", address(port))];
+        let mut own = env.to_vec();
+        own.push(("LISTMILL_WORKER_BIND", address(port)));
         self.workers.push(Node { process: self.process(&name, "worker", &own), port });
     }
 
@@ -132,7 +149,7 @@ impl Deployment {
     }
 
     pub async fn start_worker(&mut self) -> &Node {
-        self.add_worker();
+        self.add_worker(&[]);
         let node = self.workers.last().expect("just added");
         node.wait_ready().await;
         node
@@ -164,6 +181,7 @@ impl Deployment {
             Database::Sqlite(path) => format!("sqlite://{}", path.display()),
             Database::Shared(server, name) => server.url(name),
             Database::Own(server) => server.url("postgres"),
+            Database::Brought(url) => url.clone(),
         }
     }
 
@@ -176,6 +194,10 @@ impl Deployment {
 
     pub fn redis(&mut self) -> &mut Redis {
         self.redis.as_mut().expect("a scaled deployment has Redis")
+    }
+
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("ask for it with Setup::disk")
     }
 
     pub fn bases(&self) -> Vec<String> {
@@ -270,6 +292,7 @@ impl Drop for Deployment {
         } else {
             assert!(self.finished, "the test did not call Deployment::finish");
         }
+        drop(self.disk.take());
         scratch::remove(&self.folder);
     }
 }

@@ -6,6 +6,8 @@
 //! - [`process::Process`]: a child that can be signalled, restarted and measured
 //! - [`postgres::Postgres`], [`redis::Redis`]: private servers on free ports
 //! - [`postfix::Postfix`], [`postgrey::Postgrey`], [`nsd::Nsd`]: likewise, the world that is asked
+//! - [`forwarder::Forwarder`], [`disk::Disk`], [`faketime`]: a database that moves, a file system that can
+//!   be full, a clock that is wrong
 //! - [`deployment::Deployment`]: a running product in one of two [`Size`]s
 //! - [`client::Client`]: the API as a holder of one key sees it
 //!
@@ -17,14 +19,18 @@
 //!   forgets it fails.
 //!
 //! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
-//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FAIR_SECONDS` (20), `LISTMILL_TEST_BIG=1` and
-//! `LISTMILL_TEST_SOAK=1` (longer lists, longer waits), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FAIR_SECONDS` (20), `LISTMILL_TEST_DISK_FULL` (seconds,
+//! 10), `LISTMILL_TEST_BIG=1` and `LISTMILL_TEST_SOAK=1` (longer lists, longer waits),
+//! `LISTMILL_TEST_KEEP=1` (leave logs and databases).
 
 pub mod admin;
 pub mod client;
 pub mod clock;
 pub mod deployment;
+pub mod disk;
 pub mod events;
+pub mod faketime;
+pub mod forwarder;
 pub mod lists;
 pub mod metrics;
 pub mod nsd;
@@ -36,6 +42,7 @@ pub mod postgrey;
 pub mod process;
 pub mod random;
 pub mod redis;
+pub mod replica;
 pub mod reply;
 pub mod scratch;
 pub mod setup;

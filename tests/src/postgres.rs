@@ -35,6 +35,11 @@ impl Postgres {
             chown(&folder, Some(uid), Some(gid)).expect("root can give a folder away");
         }
         init(&folder, &data, user);
+        Self::serve(folder, user).await
+    }
+
+    /// Starts a server on the data that `folder` holds.
+    pub(crate) async fn serve(folder: PathBuf, user: Option<(u32, u32)>) -> Self {
         let port = ports::free_port();
         let mut launch = Launch::new(binary("postgres"), &folder).args(settings(&folder, port));
         launch.user = user;
@@ -46,6 +51,10 @@ impl Postgres {
         server
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -54,6 +63,22 @@ impl Postgres {
         let mut connection = self.connect("postgres").await.expect("PostgreSQL lets us in");
         connection.execute(AssertSqlSafe(sql)).await.expect("SQL of the harness");
         // Nothing depends on a polite goodbye.
+        let _ = connection.close().await;
+    }
+
+    /// Every transaction that begins from now on, in any session, may only read; or may write again.
+    pub async fn set_read_only(&self, on: bool) {
+        let mut connection = self.connect("postgres").await.expect("PostgreSQL lets us in");
+        let word = if on { "on" } else { "off" };
+        let change = format!("ALTER SYSTEM SET default_transaction_read_only = {word}");
+        // One by one: ALTER SYSTEM does not run inside a transaction.
+        for sql in [
+            "SET default_transaction_read_only = off".to_owned(),
+            change,
+            "SELECT pg_reload_conf()".to_owned(),
+        ] {
+            connection.execute(AssertSqlSafe(sql)).await.expect("SQL of the harness");
+        }
         let _ = connection.close().await;
     }
 
@@ -135,7 +160,7 @@ fn init(folder: &Path, data: &Path, user: Option<(u32, u32)>) {
 }
 
 /// PostgreSQL does not run as root.
-fn unprivileged_user() -> Option<(u32, u32)> {
+pub(crate) fn unprivileged_user() -> Option<(u32, u32)> {
     if id(&["-u"]) != Some(0) {
         return None;
     }
@@ -149,7 +174,7 @@ fn id(args: &[&str]) -> Option<u32> {
 }
 
 /// Debian keeps the server's programs out of the path, one folder for each major version.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .filter_map(|entry| {

@@ -22,6 +22,8 @@ cat >/dev/null
 n=0
 while [ -e "$1" ] && [ "$n" -lt 50 ]; do
     sleep 0.2
+    # A file system that a test mounted and did not live to take away.
+    grep -o " $1/[^ ]*" /proc/mounts 2>/dev/null | while read -r place; do umount -l "$place"; done
     rm -rf -- "$1" 2>/dev/null
     n=$((n + 1))
 done

@@ -36,6 +36,8 @@ pub struct Setup {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) weight: Weight,
     pub(crate) own_postgres: bool,
+    pub(crate) database_url: Option<String>,
+    pub(crate) disk_mib: Option<u64>,
 }
 
 impl Setup {
@@ -52,7 +54,14 @@ impl Setup {
             ("RUST_BACKTRACE", "1"),
         ];
         let env = defaults.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { size, env, weight: Weight::Light, own_postgres: false }
+        Self {
+            size,
+            env,
+            weight: Weight::Light,
+            own_postgres: false,
+            database_url: None,
+            disk_mib: None,
+        }
     }
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -78,6 +87,18 @@ impl Setup {
     /// For tests that stop PostgreSQL, which others share.
     pub fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
+        self
+    }
+
+    /// For tests that bring a PostgreSQL of their own, perhaps behind something.
+    pub fn database_url(mut self, url: String) -> Self {
+        self.database_url = Some(url);
+        self
+    }
+
+    /// The SQLite database on a file system of its own, of this size; embedded only.
+    pub fn disk(mut self, mib: u64) -> Self {
+        self.disk_mib = Some(mib);
         self
     }
 

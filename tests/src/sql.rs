@@ -34,3 +34,19 @@ pub async fn number(url: &str, sql: &str) -> i64 {
         row.get(0)
     }
 }
+
+/// The first column of the first row, as text.
+pub async fn text(url: &str, sql: &str) -> Option<String> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    if url.starts_with("postgres://") {
+        let mut connection = PgConnection::connect(url).await.expect("PostgreSQL lets us in");
+        let text = sqlx::query_scalar(sql).fetch_one(&mut connection).await;
+        let _ = connection.close().await;
+        text.expect("the statement gives a row")
+    } else {
+        let mut connection = SqliteConnection::connect(url).await.expect("SQLite opens");
+        let text = sqlx::query_scalar(sql).fetch_one(&mut connection).await;
+        let _ = connection.close().await;
+        text.expect("the statement gives a row")
+    }
+}

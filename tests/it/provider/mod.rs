@@ -3,7 +3,7 @@
 mod deployment;
 mod encrypted;
 mod manners;
-mod server;
+pub(crate) mod server;
 mod services;
 mod trouble;
 mod world;

@@ -45,6 +45,8 @@ pub enum Act {
     Say(u16, String),
     /// With one header.
     Head(u16, &'static str, String),
+    /// Answers after a while.
+    Late(Duration, u16, String),
     /// Never answers.
     Hang,
     /// Hangs up.
@@ -191,6 +193,10 @@ async fn answer(
         Act::Say(status, body) => full(reply.status(status), body),
         Act::Head(status, name, value) => {
             full(reply.status(status).header(name, value), "{}".into())
+        }
+        Act::Late(pause, status, body) => {
+            tokio::time::sleep(pause).await;
+            full(reply.status(status), body)
         }
         Act::Drop => Err(std::io::Error::other("hung up")),
         Act::Hang => match std::future::pending::<Infallible>().await {},
