@@ -3,6 +3,7 @@
 
 mod cancel;
 mod deferrals;
+mod faults;
 mod lease;
 mod property;
 mod receive;
