@@ -5,6 +5,8 @@
 //! - [`scratch`]: one temporary folder per test process, and the watchdog that removes it
 //! - [`process::Process`]: a child that can be signalled, restarted and measured
 //! - [`postgres::Postgres`], [`redis::Redis`]: private servers on free ports
+//! - [`proxy::Proxy`]: a wire before such a server that can go dead; [`freeze::Frozen`]: a process
+//!   that is stopped until it is dropped
 //! - [`postfix::Postfix`], [`postgrey::Postgrey`], [`nsd::Nsd`]: likewise, the world that is asked
 //! - [`deployment::Deployment`]: a running product in one of two [`Size`]s
 //! - [`client::Client`]: the API as a holder of one key sees it
@@ -17,13 +19,15 @@
 //!   forgets it fails.
 //!
 //! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
-//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+//! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FREEZE` (seconds, 20),
+//! `LISTMILL_TEST_FREEZES` (12), `LISTMILL_TEST_LONGEST_FREEZE` (seconds, 5), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
 
 pub mod admin;
 pub mod client;
 pub mod clock;
 pub mod deployment;
 pub mod events;
+pub mod freeze;
 pub mod lists;
 pub mod metrics;
 pub mod nsd;
@@ -33,10 +37,12 @@ pub mod postfix;
 pub mod postgres;
 pub mod postgrey;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod reply;
 pub mod scratch;
+pub mod sessions;
 pub mod setup;
 pub mod slots;
 pub mod sql;

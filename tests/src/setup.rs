@@ -36,6 +36,7 @@ pub struct Setup {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) weight: Weight,
     pub(crate) own_postgres: bool,
+    pub(crate) through_proxies: bool,
 }
 
 impl Setup {
@@ -52,7 +53,7 @@ impl Setup {
             ("RUST_BACKTRACE", "1"),
         ];
         let env = defaults.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { size, env, weight: Weight::Light, own_postgres: false }
+        Self { size, env, weight: Weight::Light, own_postgres: false, through_proxies: false }
     }
 
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -78,6 +79,13 @@ impl Setup {
     /// For tests that stop PostgreSQL, which others share.
     pub fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
+        self
+    }
+
+    /// The processes reach PostgreSQL and Redis through [`crate::proxy::Proxy`]; the command line
+    /// goes directly.
+    pub fn through_proxies(mut self) -> Self {
+        self.through_proxies = true;
         self
     }
 
