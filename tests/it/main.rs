@@ -12,6 +12,7 @@ mod downloads;
 mod engine;
 mod events;
 mod fairness;
+mod freezes;
 mod gate;
 mod idempotency;
 mod key_outlives;

@@ -1,0 +1,94 @@
+//! A network that drops packets: connections stay open and nothing comes.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use listmill_tests::client::try_send;
+use listmill_tests::{Client, Deployment, Reply, Weight, eventually, lists};
+use reqwest::Method;
+
+use super::{LIMIT, RATE, assert_whole, running, setup};
+
+const AWAY: Duration = Duration::from_secs(15);
+
+async fn all_say_not_ready(app: &Deployment) {
+    let looks = app.apis.iter().chain(&app.workers).map(|node| async move {
+        let what = format!("{} says that it is not ready", node.process.name);
+        eventually(&what, Duration::from_secs(10), || async {
+            node.probe("/readyz").await.filter(|(status, _)| *status == 503)
+        })
+        .await
+    });
+    join_all(looks).await;
+}
+
+async fn all_are_alive(app: &mut Deployment) {
+    app.assert_all_up();
+    for node in app.apis.iter().chain(&app.workers) {
+        let alive = node.probe("/healthz").await.map(|(status, _)| status);
+        assert_eq!(alive, Some(200), "{} is alive all the same", node.process.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_drops_packets() {
+    let mut app = setup(2, 3).through_proxies().weight(Weight::Middle).start().await;
+    let addresses = 3 * RATE * 20;
+    let owner = app.customer(addresses).await;
+    let other = app.customer(10).await;
+    let client = owner.client.clone().patient();
+    let id = running(&client, addresses).await;
+    let start = Instant::now();
+    app.wires().postgres.blackhole();
+    app.wires().redis.blackhole();
+    all_say_not_ready(&app).await;
+    while start.elapsed() < AWAY {
+        all_are_alive(&mut app).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    app.wires().postgres.go_on();
+    app.wires().redis.go_on();
+    app.wait_ready().await;
+    let small = other.client.submit(&lists::people(10)).await.id;
+    other.client.wait_for(&small, "completed", Duration::from_secs(20)).await;
+    let task = client.wait_for(&id, "completed", LIMIT).await;
+    assert_whole(&client, &task, addresses).await;
+    assert_eq!(client.balance().await, 0);
+    app.finish().await;
+}
+
+async fn credits(client: &Client) -> Option<Reply> {
+    let request = client.request(Method::GET, "/v1/account/credits");
+    try_send(request.timeout(Duration::from_secs(5))).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_the_connections_dead() {
+    const CROWD: usize = 32;
+    // The requests of this test are all that uses these connections.
+    let app = setup(1, 0).through_proxies().start().await;
+    let customer = app.customer(10).await;
+    let client = &customer.client;
+    let crowd = || join_all((0..CROWD).map(|_| credits(client)));
+    for answer in crowd().await {
+        answer.expect("all is well").expect(200);
+    }
+    let open = app.wires().postgres.connections();
+    let dead = app.wires().postgres.blackhole_half();
+    eprintln!("{dead} of {open} connections are dead");
+    assert!(dead > 0 && dead < open, "some of them are");
+    let start = Instant::now();
+    // Whoever meets a dead one may wait; nobody may wait for ever.
+    while start.elapsed() < Duration::from_secs(8) {
+        crowd().await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10).saturating_sub(start.elapsed())).await;
+    for turn in 0..20 {
+        let asked = Instant::now();
+        let answer = credits(client).await;
+        let waited = asked.elapsed();
+        answer.unwrap_or_else(|| panic!("request {turn}: no answer in {waited:?}")).expect(200);
+    }
+    app.finish().await;
+}
