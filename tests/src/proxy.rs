@@ -71,6 +71,12 @@ impl Proxy {
         half.len()
     }
 
+    /// Whoever connects anew is heard; what is dead stays so, as behind a router that has
+    /// forgotten its connections.
+    pub fn let_new_ones_through(&self) {
+        self.wires.coming.send_replace(false);
+    }
+
     /// Everything flows again.
     pub fn go_on(&self) {
         self.wires.coming.send_replace(false);

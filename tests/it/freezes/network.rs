@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use listmill_tests::client::try_send;
-use listmill_tests::{Client, Deployment, Reply, Weight, eventually, lists};
+use listmill_tests::deployment::Wires;
+use listmill_tests::proxy::Proxy;
+use listmill_tests::{Client, Deployment, Reply, Weight, eventually};
 use reqwest::Method;
 
-use super::{LIMIT, RATE, assert_whole, running, setup};
+use super::{LIMIT, RATE, assert_whole, running, setup, ten_addresses};
 
 const AWAY: Duration = Duration::from_secs(15);
 
@@ -49,12 +51,40 @@ async fn a_network_that_drops_packets() {
     app.wires().postgres.go_on();
     app.wires().redis.go_on();
     app.wait_ready().await;
-    let small = other.client.submit(&lists::people(10)).await.id;
-    other.client.wait_for(&small, "completed", Duration::from_secs(20)).await;
+    ten_addresses(&other, Duration::from_secs(20)).await;
     let task = client.wait_for(&id, "completed", LIMIT).await;
     assert_whole(&client, &task, addresses).await;
     assert_eq!(client.balance().await, 0);
     app.finish().await;
+}
+
+/// The network is back, the connections are not: whoever waits at one waits in vain.
+async fn connections_lost(wire: fn(&Wires) -> &Proxy) {
+    let mut app = setup(1, 3).through_proxies().weight(Weight::Middle).start().await;
+    let addresses = 3 * RATE * 15;
+    let owner = app.customer(addresses).await;
+    let other = app.customer(10).await;
+    let client = owner.client.clone().patient();
+    let id = running(&client, addresses).await;
+    wire(app.wires()).blackhole();
+    all_say_not_ready(&app).await;
+    wire(app.wires()).let_new_ones_through();
+    app.wait_ready().await;
+    ten_addresses(&other, Duration::from_secs(20)).await;
+    let task = client.wait_for(&id, "completed", LIMIT).await;
+    assert_whole(&client, &task, addresses).await;
+    all_are_alive(&mut app).await;
+    app.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_postgres_that_never_come_back() {
+    connections_lost(|wires| &wires.postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_redis_that_never_come_back() {
+    connections_lost(|wires| &wires.redis).await;
 }
 
 async fn credits(client: &Client) -> Option<Reply> {

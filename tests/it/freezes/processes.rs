@@ -97,7 +97,10 @@ async fn an_api_process_stopped_in_the_middle_of_a_submission() {
     let process = &app.apis[0].process;
     // Most of a submission's time passes outside of transactions: then just anywhere.
     let frozen = match stop_inside_a_transaction(&app, process, &mut random).await {
-        Some((frozen, _)) => frozen,
+        Some((frozen, _)) => {
+            eprintln!("stopped inside a transaction");
+            frozen
+        }
         None => Frozen::stop(process.pid()),
     };
     enough.store(true, Ordering::Relaxed);

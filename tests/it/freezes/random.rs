@@ -5,29 +5,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use listmill_tests::client::{parse, try_send};
-use listmill_tests::freeze::{Frozen, stop_a_backend};
+use listmill_tests::freeze::{Frozen, stop_a_backend, stop_inside_a_transaction};
 use listmill_tests::random::Random;
-use listmill_tests::{Client, Deployment, Weight, lists};
+use listmill_tests::{Client, Deployment, Weight, lists, sql};
 use reqwest::Method;
 use serde_json::json;
 
 use super::{LIMIT, assert_whole, number, setup};
 
 const ADDRESSES: u64 = 20_000;
+const WORKERS: usize = 3;
+
+/// What an operator may set, whatever the product asks for: sessions of who is stopped are ended.
+async fn end_idle_transactions(app: &Deployment) {
+    let url = app.database_url();
+    sql::execute(&url, "ALTER SYSTEM SET idle_in_transaction_session_timeout = '2s'").await;
+    sql::execute(&url, "SELECT pg_reload_conf()").await;
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Victim {
     Worker(usize),
+    /// With rows locked, if it is caught at it.
+    WorkerInside(usize),
     Api,
     Redis,
     Backend,
 }
 
 fn victim(random: &mut Random) -> Victim {
+    let worker = random.index(WORKERS);
     match random.below(8) {
-        which @ 0..3 => Victim::Worker(usize::try_from(which).expect("a worker")),
-        3 => Victim::Api,
-        4 => Victim::Redis,
+        0 => Victim::Worker(worker),
+        1..=3 => Victim::WorkerInside(worker),
+        4 => Victim::Api,
+        5 => Victim::Redis,
         _ => Victim::Backend,
     }
 }
@@ -35,6 +47,11 @@ fn victim(random: &mut Random) -> Victim {
 async fn stop(app: &mut Deployment, victim: Victim, random: &mut Random) -> Frozen {
     match victim {
         Victim::Worker(which) => Frozen::stop(app.workers[which].process.pid()),
+        Victim::WorkerInside(which) => {
+            let process = &app.workers[which].process;
+            let inside = stop_inside_a_transaction(app, process, random).await;
+            inside.map_or_else(|| Frozen::stop(process.pid()), |(frozen, _)| frozen)
+        }
         Victim::Api => Frozen::stop(app.apis[0].process.pid()),
         Victim::Redis => Frozen::stop(app.redis().pid()),
         Victim::Backend => stop_a_backend(app, random).await,
@@ -66,7 +83,8 @@ async fn random_freezes() {
     let mut random = Random::printed();
     let freezes = number("LISTMILL_TEST_FREEZES", 12);
     let longest = number("LISTMILL_TEST_LONGEST_FREEZE", 5);
-    let mut app = setup(1, 3).weight(Weight::Middle).start().await;
+    let mut app = setup(1, WORKERS).weight(Weight::Middle).start().await;
+    end_idle_transactions(&app).await;
     let owner = app.customer(ADDRESSES * (4 + freezes)).await;
     let client = owner.client.clone().patient();
     let enough = Arc::new(AtomicBool::new(false));
