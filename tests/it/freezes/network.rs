@@ -99,18 +99,28 @@ async fn half_of_the_connections_dead() {
     let app = setup(1, 0).through_proxies().start().await;
     let customer = app.customer(10).await;
     let client = &customer.client;
-    let crowd = || join_all((0..CROWD).map(|_| credits(client)));
-    for answer in crowd().await {
+    for answer in join_all((0..CROWD).map(|_| credits(client))).await {
         answer.expect("all is well").expect(200);
     }
-    let open = app.wires().postgres.connections();
-    let dead = app.wires().postgres.blackhole_half();
+    let wire = &app.wires().postgres;
+    let open = wire.connections();
+    let dead = wire.blackhole_half();
     eprintln!("{dead} of {open} connections are dead");
     assert!(dead > 0 && dead < open, "some of them are");
+    answers_again(client, CROWD).await;
+    // Whatever served those requests, now it is dead for certain.
+    wire.blackhole();
+    wire.let_new_ones_through();
+    answers_again(client, CROWD).await;
+    app.finish().await;
+}
+
+/// Ten seconds in which whoever meets a dead connection may wait; afterwards nobody does.
+async fn answers_again(client: &Client, crowd: usize) {
     let start = Instant::now();
-    // Whoever meets a dead one may wait; nobody may wait for ever.
-    while start.elapsed() < Duration::from_secs(8) {
-        crowd().await;
+    // As long as a request may last is left before the ten seconds end.
+    while start.elapsed() < Duration::from_secs(5) {
+        join_all((0..crowd).map(|_| credits(client))).await;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     tokio::time::sleep(Duration::from_secs(10).saturating_sub(start.elapsed())).await;
@@ -120,5 +130,4 @@ async fn half_of_the_connections_dead() {
         let waited = asked.elapsed();
         answer.unwrap_or_else(|| panic!("request {turn}: no answer in {waited:?}")).expect(200);
     }
-    app.finish().await;
 }
