@@ -16,6 +16,7 @@ mod engine;
 mod events;
 mod failover;
 mod fairness;
+mod freezes;
 mod gate;
 mod idempotency;
 mod key_outlives;

@@ -9,7 +9,8 @@ use crate::metrics;
 use crate::poll::eventually;
 use crate::postgres::Postgres;
 use crate::process::{Launch, Process};
-use crate::redis::Redis;
+use crate::proxy::Proxy;
+use crate::redis::{self, Redis};
 use crate::setup::{Setup, Size, binary};
 use crate::slots::{self, Slot};
 use crate::{ports, random, scratch};
@@ -58,6 +59,13 @@ enum Database {
     Brought(String),
 }
 
+/// What lies between the processes and their servers.
+#[derive(Debug)]
+pub struct Wires {
+    pub postgres: Proxy,
+    pub redis: Proxy,
+}
+
 #[derive(Debug)]
 pub struct Deployment {
     pub size: Size,
@@ -70,6 +78,7 @@ pub struct Deployment {
     database: Database,
     redis: Option<Redis>,
     disk: Option<Disk>,
+    wires: Option<Wires>,
     env: Vec<(String, String)>,
     finished: bool,
     _slot: Slot,
@@ -102,12 +111,23 @@ impl Deployment {
             database,
             redis,
             disk,
+            wires: None,
             env: setup.env,
             finished: false,
             _slot,
         };
+        if setup.through_proxies {
+            deployment.lay_wires().await;
+        }
         deployment.start_nodes().await;
         deployment
+    }
+
+    async fn lay_wires(&mut self) {
+        let database = self.server().port();
+        let postgres = Proxy::start(database).await;
+        let redis = Proxy::start(self.redis().port()).await;
+        self.wires = Some(Wires { postgres, redis });
     }
 
     async fn start_nodes(&mut self) {
@@ -157,6 +177,9 @@ impl Deployment {
 
     fn process(&self, name: &str, role: &str, own: &[(&str, String)]) -> Process {
         let mut launch = self.launch().args([role]);
+        if let Some(wires) = &self.wires {
+            launch.env.extend(self.environment(wires.postgres.port(), wires.redis.port()));
+        }
         launch.env.extend(own.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         Process::start(name, launch, self.folder.join(format!("{name}.log")))
     }
@@ -183,6 +206,32 @@ impl Deployment {
             Database::Own(server) => server.url("postgres"),
             Database::Brought(url) => url.clone(),
         }
+    }
+
+    /// Where a process finds its servers.
+    fn environment(&self, postgres: u16, redis: u16) -> [(String, String); 2] {
+        let name = match &self.database {
+            Database::Shared(_, name) => name,
+            _ => "postgres",
+        };
+        let database = self.server().url_at(postgres, name);
+        [
+            ("LISTMILL_DATABASE_URL".to_owned(), database),
+            ("LISTMILL_REDIS_URL".to_owned(), redis::url_at(redis)),
+        ]
+    }
+
+    fn server(&self) -> &Postgres {
+        match &self.database {
+            Database::Shared(server, _) => server,
+            Database::Own(server) => server,
+            Database::Sqlite(_) => panic!("an embedded deployment has no server"),
+        }
+    }
+
+    /// Ask for them with `Setup::through_proxies`.
+    pub fn wires(&self) -> &Wires {
+        self.wires.as_ref().expect("Setup::through_proxies")
     }
 
     pub fn postgres(&mut self) -> &mut Postgres {
@@ -252,6 +301,7 @@ impl Deployment {
 
     /// The end of every test: nothing fell over, the ledger adds up, no secret was logged.
     pub async fn finish(mut self) {
+        self.cont();
         self.assert_all_up();
         self.reconcile().await;
         self.stop();
@@ -259,6 +309,18 @@ impl Deployment {
         self.finished = true;
         if let Database::Shared(server, name) = &self.database {
             server.execute(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        }
+    }
+
+    /// A process that is stopped would keep what it holds in the database.
+    fn cont(&self) {
+        let nodes = self.apis.iter().chain(&self.workers);
+        for node in nodes.filter(|node| node.process.is_expected_up()) {
+            node.process.cont();
+        }
+        if let Some(wires) = &self.wires {
+            wires.postgres.go_on();
+            wires.redis.go_on();
         }
     }
 

@@ -5,6 +5,8 @@
 //! - [`scratch`]: one temporary folder per test process, and the watchdog that removes it
 //! - [`process::Process`]: a child that can be signalled, restarted and measured
 //! - [`postgres::Postgres`], [`redis::Redis`]: private servers on free ports
+//! - [`proxy::Proxy`]: a wire before such a server that can go dead; [`freeze::Frozen`]: a process
+//!   that is stopped until it is dropped
 //! - [`postfix::Postfix`], [`postgrey::Postgrey`], [`nsd::Nsd`]: likewise, the world that is asked
 //! - [`forwarder::Forwarder`], [`disk::Disk`], [`faketime`]: a database that moves, a file system that can
 //!   be full, a clock that is wrong
@@ -20,8 +22,9 @@
 //!
 //! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
 //! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FAIR_SECONDS` (20), `LISTMILL_TEST_DISK_FULL` (seconds,
-//! 10), `LISTMILL_TEST_BIG=1` and `LISTMILL_TEST_SOAK=1` (longer lists, longer waits),
-//! `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+//! 10), `LISTMILL_TEST_FREEZE` (seconds, 20), `LISTMILL_TEST_FREEZES` (12), `LISTMILL_TEST_LONGEST_FREEZE`
+//! (seconds, 5), `LISTMILL_TEST_PROPERTY_CASES` (24), `LISTMILL_TEST_BIG=1` and `LISTMILL_TEST_SOAK=1` (longer
+//! lists, longer waits), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
 
 pub mod admin;
 pub mod client;
@@ -31,6 +34,7 @@ pub mod disk;
 pub mod events;
 pub mod faketime;
 pub mod forwarder;
+pub mod freeze;
 pub mod lists;
 pub mod metrics;
 pub mod nsd;
@@ -40,11 +44,13 @@ pub mod postfix;
 pub mod postgres;
 pub mod postgrey;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod replica;
 pub mod reply;
 pub mod scratch;
+pub mod sessions;
 pub mod setup;
 pub mod slots;
 pub mod sql;

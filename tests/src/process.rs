@@ -136,6 +136,15 @@ impl Process {
         assert!(status.success(), "{line} ({})", self.name);
     }
 
+    /// Stopped in its tracks: no signal handler, no thread, no packet of its own.
+    pub fn stop(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn cont(&self) {
+        self.signal("CONT");
+    }
+
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
             // Fails only when it has ended already.

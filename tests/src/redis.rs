@@ -39,7 +39,15 @@ impl Redis {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        url_at(self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     async fn wait_up(&self) {
@@ -76,12 +84,17 @@ impl Redis {
 
     /// Connections stay open, nothing answers.
     pub fn stall(&self) {
-        self.process.signal("STOP");
+        self.process.stop();
     }
 
     pub fn resume(&self) {
-        self.process.signal("CONT");
+        self.process.cont();
     }
+}
+
+/// A Redis as it is reached at this port, its own or a proxy's.
+pub fn url_at(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}/")
 }
 
 impl Drop for Redis {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection, PgConnection};
+
 use crate::postgres::Postgres;
 use crate::process::{Launch, Process};
+use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::{scratch, sql};
 
@@ -48,4 +51,39 @@ async fn process_is_signalled_and_measured() {
     process.start_again();
     process.kill9();
     scratch::remove(&folder);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wire_goes_dead_and_goes_on() {
+    const MOMENT: Duration = Duration::from_millis(300);
+    let server = Postgres::start().await;
+    let wire = Proxy::start(server.port()).await;
+    let url = server.url_at(wire.port(), "postgres");
+    let mut first = PgConnection::connect(&url).await.expect("through the proxy");
+    let mut second = PgConnection::connect(&url).await.expect("through the proxy");
+    assert_eq!(wire.connections(), 2);
+
+    wire.blackhole();
+    let mut answer = Box::pin(first.ping());
+    assert!(tokio::time::timeout(MOMENT, &mut answer).await.is_err(), "nothing comes");
+    assert!(tokio::time::timeout(MOMENT, PgConnection::connect(&url)).await.is_err());
+    wire.go_on();
+    answer.await.expect("it was only late");
+
+    // The one that gave up is passed on, its end too.
+    crate::eventually("two are left", Duration::from_secs(5), || async {
+        (wire.connections() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(wire.blackhole_half(), 1, "of two");
+    let mut alive = 0;
+    for connection in [&mut first, &mut second] {
+        alive += usize::from(tokio::time::timeout(MOMENT, connection.ping()).await.is_ok());
+    }
+    assert_eq!(alive, 1);
+    wire.blackhole();
+    wire.let_new_ones_through();
+    let mut third = PgConnection::connect(&url).await.expect("new ones are heard");
+    third.ping().await.expect("it answers");
+    assert!(tokio::time::timeout(MOMENT, second.ping()).await.is_err(), "old ones are not");
 }

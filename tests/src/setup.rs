@@ -38,6 +38,7 @@ pub struct Setup {
     pub(crate) own_postgres: bool,
     pub(crate) database_url: Option<String>,
     pub(crate) disk_mib: Option<u64>,
+    pub(crate) through_proxies: bool,
 }
 
 impl Setup {
@@ -61,6 +62,7 @@ impl Setup {
             own_postgres: false,
             database_url: None,
             disk_mib: None,
+            through_proxies: false,
         }
     }
 
@@ -99,6 +101,13 @@ impl Setup {
     /// The SQLite database on a file system of its own, of this size; embedded only.
     pub fn disk(mut self, mib: u64) -> Self {
         self.disk_mib = Some(mib);
+        self
+    }
+
+    /// The processes reach PostgreSQL and Redis through [`crate::proxy::Proxy`]; the command line
+    /// goes directly.
+    pub fn through_proxies(mut self) -> Self {
+        self.through_proxies = true;
         self
     }
 

@@ -104,7 +104,10 @@ impl Limiter {
                     return judged;
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => String::from("no answer in time"),
+                Err(_) => {
+                    redis.doubt();
+                    String::from("no answer in time")
+                }
             };
             if !self.away.swap(true, Ordering::Relaxed) {
                 tracing::warn!(error = %failure, "redis is away: each process judges request limits alone");

@@ -185,7 +185,10 @@ impl Pacer {
                 return Some(answer);
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => String::from("no answer in time"),
+            Err(_) => {
+                self.redis.iter().for_each(RedisQueue::doubt);
+                String::from("no answer in time")
+            }
         };
         self.away_until.store(now + AWAY, Ordering::Relaxed);
         if !self.away.swap(true, Ordering::Relaxed) {

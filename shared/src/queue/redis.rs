@@ -1,11 +1,12 @@
 //! The queue between processes: a Redis stream with a consumer group, a pub/sub channel.
 //!
-//! Commands go over one multiplexed connection that reconnects by itself; blocking reads and the
-//! subscription have connections of their own. Every failure ends in a reconnect with back-off.
+//! Commands go over one multiplexed connection that reconnects by itself, and is replaced when it does not
+//! answer in time: a network that drops packets gives no error. Blocking reads and the subscription have
+//! connections of their own. Every failure ends in a reconnect with back-off.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -30,14 +31,24 @@ const PAGE: usize = 1_000;
 const BLOCK: Duration = Duration::from_secs(2);
 /// How long a command may take.
 const ANSWER: Duration = Duration::from_secs(3);
+/// A connection that does not answer is replaced, but not more often.
+const DOUBT: Duration = Duration::from_secs(2);
+/// A subscription that has been quiet for so long is made anew.
+const QUIET: Duration = Duration::from_secs(30);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
+
+/// The connection for commands, and when it was made.
+struct Commands {
+    manager: ConnectionManager,
+    made: Instant,
+}
 
 /// See the module.
 #[derive(Clone)]
 pub struct RedisQueue {
     client: Client,
-    commands: ConnectionManager,
+    commands: Arc<Mutex<Commands>>,
     first: Arc<str>,
     usual: Arc<str>,
     channel: Arc<str>,
@@ -49,16 +60,10 @@ impl RedisQueue {
     /// Opens the queue at `url`; connects when first used.
     pub fn open(url: &str, namespace: &str) -> Result<Self, QueueError> {
         let client = Client::open(url)?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(ANSWER))
-            .set_connection_timeout(Some(ANSWER))
-            .set_min_delay(FIRST_BACK_OFF)
-            .set_max_delay(LAST_BACK_OFF)
-            .set_number_of_retries(2);
-        let commands = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        let commands = Commands { manager: manager(&client)?, made: Instant::now() };
         Ok(Self {
             client,
-            commands,
+            commands: Arc::new(Mutex::new(commands)),
             first: format!("{namespace}:first").into(),
             usual: format!("{namespace}:batches").into(),
             channel: format!("{namespace}:stopped").into(),
@@ -68,7 +73,37 @@ impl RedisQueue {
     }
 
     pub(super) fn commands(&self) -> ConnectionManager {
-        self.commands.clone()
+        self.lock().manager.clone()
+    }
+
+    /// It did not answer in time: perhaps only this connection is dead. Replaces it, now and then.
+    pub(super) fn doubt(&self) {
+        let mut commands = self.lock();
+        if commands.made.elapsed() < DOUBT {
+            return;
+        }
+        match manager(&self.client) {
+            Ok(manager) => *commands = Commands { manager, made: Instant::now() },
+            Err(error) => tracing::debug!(%error, "cannot make another connection to Redis"),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Commands> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Redis may be stalled rather than gone; nothing waits for it long.
+    pub(super) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, QueueError> {
+        let done = in_time(work).await;
+        match &done {
+            Err(QueueError::Timeout) => self.doubt(),
+            Err(QueueError::Redis(error)) if error.is_timeout() => self.doubt(),
+            _ => {}
+        }
+        done
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -90,13 +125,13 @@ impl RedisQueue {
         for sent in batches {
             add(&mut pipe, self.stream(Line::of(sent)), &sent.batch.to_bytes());
         }
-        in_time(pipe.query_async::<()>(&mut self.commands())).await
+        self.in_time(pipe.query_async::<()>(&mut self.commands())).await
     }
 
     pub(super) async fn ack(&self, line: Line, id: &str) -> Result<(), QueueError> {
         let mut pipe = redis::pipe();
         remove(&mut pipe, self.stream(line), id);
-        in_time(pipe.query_async::<()>(&mut self.commands())).await
+        self.in_time(pipe.query_async::<()>(&mut self.commands())).await
     }
 
     /// Reads both lines from end to end: what is out is bounded, and so are they.
@@ -106,8 +141,9 @@ impl RedisQueue {
         for line in [Line::First, Line::Usual] {
             let mut from = String::from("-");
             loop {
-                let page: StreamRangeReply =
-                    in_time(commands.xrange_count(self.stream(line), &from, "+", PAGE)).await?;
+                let page: StreamRangeReply = self
+                    .in_time(commands.xrange_count(self.stream(line), &from, "+", PAGE))
+                    .await?;
                 for entry in &page.ids {
                     let bytes: Option<Vec<u8>> = entry.get("b");
                     waiting.extend(bytes.as_deref().and_then(BatchRef::from_bytes));
@@ -123,11 +159,11 @@ impl RedisQueue {
 
     pub(super) async fn tell_stopped(&self, task: TaskId) -> Result<(), QueueError> {
         let mut commands = self.commands();
-        in_time(commands.publish::<_, _, ()>(&*self.channel, &task.0.as_bytes()[..])).await
+        self.in_time(commands.publish::<_, _, ()>(&*self.channel, &task.0.as_bytes()[..])).await
     }
 
     pub(super) async fn ping(&self) -> Result<(), QueueError> {
-        in_time(redis::cmd("PING").query_async::<()>(&mut self.commands())).await
+        self.in_time(redis::cmd("PING").query_async::<()>(&mut self.commands())).await
     }
 
     pub(super) fn wiped(&self) -> watch::Receiver<u64> {
@@ -166,9 +202,10 @@ impl RedisQueue {
                         }
                     },
                 };
-                match messages.next().await {
-                    Some(task) => return Some((task, (queue, subscription))),
-                    None => subscription = None,
+                // A connection that is dead without a word is noticed by being quiet.
+                match tokio::time::timeout(QUIET, messages.next()).await {
+                    Ok(Some(task)) => return Some((task, (queue, subscription))),
+                    Ok(None) | Err(_) => subscription = None,
                 }
             }
         })
@@ -216,7 +253,7 @@ impl RedisQueue {
             let mut command = redis::cmd("XAUTOCLAIM");
             command.arg(self.stream(line)).arg(GROUP).arg(consumer).arg(idle.as_millis() as u64);
             command.arg("0-0").arg("COUNT").arg(PAGE);
-            let claimed = match in_time(command.query_async::<Value>(&mut commands)).await {
+            let claimed = match self.in_time(command.query_async::<Value>(&mut commands)).await {
                 Ok(reply) => claimed(reply),
                 // Nobody has read it yet.
                 Err(QueueError::Redis(error)) if error.code() == Some("NOGROUP") => continue,
@@ -234,7 +271,7 @@ impl RedisQueue {
                 }
                 remove(&mut pipe, self.stream(line), id);
             }
-            in_time(pipe.query_async::<()>(&mut commands)).await?;
+            self.in_time(pipe.query_async::<()>(&mut commands)).await?;
         }
         Ok(passed)
     }
@@ -245,12 +282,13 @@ impl RedisQueue {
         let mut commands = self.commands();
         for line in [Line::First, Line::Usual] {
             let consumers: StreamInfoConsumersReply =
-                in_time(commands.xinfo_consumers(self.stream(line), GROUP)).await?;
+                self.in_time(commands.xinfo_consumers(self.stream(line), GROUP)).await?;
             for silent in consumers.consumers {
                 if silent.pending == 0 && silent.name != consumer && silent.idle as u64 > idle_ms {
                     let stream = self.stream(line);
-                    let _: () =
-                        in_time(commands.xgroup_delconsumer(stream, GROUP, &silent.name)).await?;
+                    let _: () = self
+                        .in_time(commands.xgroup_delconsumer(stream, GROUP, &silent.name))
+                        .await?;
                 }
             }
         }
@@ -291,6 +329,16 @@ fn claimed(reply: Value) -> Vec<(String, Option<Vec<u8>>)> {
 
 fn is_payload_name(value: &Value) -> bool {
     matches!(value, Value::BulkString(name) if name == b"b")
+}
+
+fn manager(client: &Client) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(ANSWER))
+        .set_connection_timeout(Some(ANSWER))
+        .set_min_delay(FIRST_BACK_OFF)
+        .set_max_delay(LAST_BACK_OFF)
+        .set_number_of_retries(2);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
 /// One consumer's blocking reads.
@@ -368,10 +416,7 @@ async fn rest(back_off: &mut Duration) {
     *back_off = (*back_off * 2).min(LAST_BACK_OFF);
 }
 
-/// Redis may be stalled rather than gone; nothing waits for it long.
-pub(super) async fn in_time<T>(
-    work: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, QueueError> {
+async fn in_time<T>(work: impl Future<Output = Result<T, RedisError>>) -> Result<T, QueueError> {
     match tokio::time::timeout(ANSWER * 2, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(QueueError::Timeout),

@@ -2,7 +2,6 @@
 
 use redis::InfoDict;
 
-use super::redis::in_time;
 use super::{Queue, QueueError, RedisQueue};
 use crate::domain::clock::Millis;
 
@@ -40,7 +39,7 @@ impl RedisQueue {
         let mut pipe = redis::pipe();
         pipe.cmd("INFO").cmd("TIME");
         let (info, (seconds, micros)): (InfoDict, (Millis, Millis)) =
-            in_time(pipe.query_async(&mut self.commands())).await?;
+            self.in_time(pipe.query_async(&mut self.commands())).await?;
         let policy: Option<String> = info.get("maxmemory_policy");
         let limited = info.get::<u64>("maxmemory").is_some_and(|most| most > 0);
         Ok(Server {
