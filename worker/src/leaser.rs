@@ -12,6 +12,10 @@ use listmill_shared::store::batches::{Claim, Leasing};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::turns::SOON;
+
+/// What is due in this time is leased along.
+const SOON_MS: i64 = SOON.as_millis() as i64;
 /// Wishes fulfilled together.
 const AT_ONCE: usize = 32;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
@@ -58,7 +62,7 @@ async fn work(
             let claim =
                 |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until };
             let claims: Vec<Claim> = some.iter().map(claim).collect();
-            match app.store.lease(&claims, &source, now).await {
+            match app.store.lease(&claims, &source, now + SOON_MS, now).await {
                 Ok(leasings) => {
                     for (leasing, (batch, answer)) in leasings.into_iter().zip(some.drain(..)) {
                         tell(leasing, batch, answer);

@@ -20,5 +20,6 @@ mod runtime;
 mod settler;
 mod stops;
 mod sweeper;
+mod turns;
 
 pub use runtime::{WorkerError, run};
