@@ -33,7 +33,8 @@ async fn start(world: &World, size: Size, per_minute: u32) -> Deployment {
     let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
     let setup = setup.env("LISTMILL_SMTP_PORT", world.port.to_string());
     let setup = setup.env("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", per_minute.to_string());
-    setup.weight(Weight::Heavy).start().await
+    // A few batches are at work at once, in no order.
+    setup.env("LISTMILL_BATCH_SIZE", "100").weight(Weight::Heavy).start().await
 }
 
 fn addresses(count: usize) -> Vec<String> {
@@ -68,8 +69,10 @@ async fn each_is_written_once(size: Size) {
     assert!(written * 10 <= COUNT * 11, "{written} times written");
     let asked: Vec<usize> = mx.recipients().iter().map(|one| number(one)).collect();
     assert_eq!(asked.len(), COUNT, "each is asked about once");
-    let late = asked.iter().enumerate().filter(|(at, number)| at.abs_diff(**number) > COUNT / 2);
-    assert!(late.count() < COUNT / 10, "{asked:?}");
+    // Of any order it would be a third of them on average.
+    let moved: usize = asked.iter().enumerate().map(|(at, number)| at.abs_diff(*number)).sum();
+    println!("moved by {} on average", moved / COUNT);
+    assert!(moved / COUNT < COUNT / 4, "first come, first asked: {asked:?}");
     app.finish().await;
 }
 
