@@ -585,12 +585,12 @@ mod tests {
 
     #[tokio::test]
     async fn anybody_is_served_in_time() {
-        let (pace, _clock) = pace();
+        let (pace, clock) = pace();
         pace.served().now = 100;
-        pace.served().since = _clock.now();
-        assert_eq!(pace.room(_clock.now()).0, 10, "ten seconds' turns");
+        pace.served().since = clock.now();
+        assert_eq!(pace.room(clock.now()).0, 10, "ten seconds' turns");
         pace.part.store(1, Ordering::Relaxed);
-        assert_eq!(pace.room(_clock.now()).0, 5, "shared with another process");
+        assert_eq!(pace.room(clock.now()).0, 5, "shared with another process");
     }
 
     #[tokio::test]
