@@ -225,7 +225,7 @@ impl Deployment {
         match &self.database {
             Database::Shared(server, _) => server,
             Database::Own(server) => server,
-            Database::Sqlite(_) => panic!("an embedded deployment has no server"),
+            Database::Sqlite(_) | Database::Brought(_) => panic!("it has no server of the harness"),
         }
     }
 

@@ -51,10 +51,6 @@ impl Postgres {
         server
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     pub fn url(&self, database: &str) -> String {
         self.url_at(self.port, database)
     }

@@ -17,6 +17,10 @@ use listmill_shared::store::batches::{Claim, Leasing};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::turns::SOON;
+
+/// What is due in this time is leased along.
+const SOON_MS: i64 = SOON.as_millis() as i64;
 /// Wishes fulfilled together.
 const AT_ONCE: usize = 32;
 /// Transactions side by side of wishes that came a moment ago, and of those that have failed before.
@@ -110,7 +114,7 @@ impl Desk {
         let until = now + app.settings.lease_millis();
         let claim = |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until };
         let claims: Vec<Claim> = wishes.iter().map(claim).collect();
-        match app.store.lease(&claims, &self.source, now).await {
+        match app.store.lease(&claims, &self.source, now + SOON_MS, now).await {
             Ok(leasings) => {
                 for (leasing, (batch, answer)) in leasings.into_iter().zip(wishes) {
                     tell(leasing, batch, answer);

@@ -22,5 +22,6 @@ mod runtime;
 mod settler;
 mod stops;
 mod sweeper;
+mod turns;
 
 pub use runtime::{WorkerError, run};

@@ -8,6 +8,8 @@
 //!   drains or a provider that is down starts nothing more and lets it end.
 //! * An address whose mail server says "later" is set aside, its credit given back; a batch with
 //!   nothing else left waits, holding neither a lease nor a permit.
+//! * An address whose turn to be asked comes soon waits for it here ([`crate::turns`]), holding its
+//!   credit but no permit; it has no result yet if the batch is handed back first.
 //! * An address whose verification panics is `internal_error`. A batch whose leases keep ending without a
 //!   word is run with nothing else in the process, then halved, until the address is known that ends it
 //!   ([`Caution`]).
@@ -40,6 +42,7 @@ use crate::leases::Leases;
 use crate::runtime::{Backlog, Room};
 use crate::settler::Settler;
 use crate::stops::{Course, Stops};
+use crate::turns::{SOON, Turn, Turns};
 
 /// Finished addresses wait this long at most before they are settled.
 const STEP_AGE: Duration = Duration::from_millis(100);
@@ -69,13 +72,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// How long an address with a temporary verdict is set aside, and after how many attempts; `None`
-    /// = no more. One that nobody was asked about has not used up its attempt.
-    fn delay(&self, verdict: &Verdict, attempts: i16) -> Option<(i16, Duration)> {
+    /// After how many attempts, and when an address with a temporary verdict is due that is set aside
+    /// `now`; `None` = no more. One that nobody was asked about has not used up its attempt.
+    fn again(&self, verdict: &Verdict, attempts: i16, now: Millis) -> Option<(i16, Millis)> {
         let delays = &self.app.settings.retry_delays;
         match verdict.again_in {
-            Some(delay) => Some((attempts - 1, delay)),
-            None => delays.get(usize::try_from(attempts - 1).ok()?).map(|&delay| (attempts, delay)),
+            Some(wait) => Some((attempts - 1, now + wait.as_millis() as Millis)),
+            None => {
+                let delay = *delays.get(usize::try_from(attempts - 1).ok()?)?;
+                Some((attempts, due(now, delay)))
+            }
         }
     }
 }
@@ -170,6 +176,7 @@ async fn work_on(
         deferrals: Vec::new(),
         settling: None,
         earliest: None,
+        turns: Turns::default(),
         dropped: false,
         under_way: FuturesUnordered::new(),
         permit,
@@ -198,6 +205,8 @@ enum Outcome {
     Found(Finding),
     /// It is set aside.
     Later(Deferral),
+    /// It waits here.
+    Soon(Turn),
     /// Nothing: the provider is down.
     Dropped,
 }
@@ -228,6 +237,8 @@ struct Run {
     settling: Option<oneshot::Receiver<Settled>>,
     /// When the first address that is set aside is due.
     earliest: Option<Millis>,
+    /// Those whose turn comes soon.
+    turns: Turns,
     /// Is there an address that was started, and came to nothing?
     dropped: bool,
     under_way: FuturesUnordered<BoxFuture<'static, Outcome>>,
@@ -252,7 +263,7 @@ impl Run {
 
     /// How the lease ends: does all that has no result wait for its time?
     fn after(&self) -> After {
-        let started_all = self.next == self.batch.len();
+        let started_all = self.next == self.batch.len() && self.turns.is_empty();
         match self.earliest {
             Some(until) if started_all && self.under_way.is_empty() && !self.dropped => {
                 After::Wait(until)
@@ -278,7 +289,8 @@ impl Run {
             }
             let more = !halted && self.has_more();
             self.room.set(if more { self.batch.len() - self.next } else { 0 });
-            if !more && self.under_way.is_empty() {
+            let turn_at = self.turns.next_at().filter(|_| !halted);
+            if !more && turn_at.is_none() && self.under_way.is_empty() {
                 return End::Release;
             }
             let rows = self.findings.len() + self.deferrals.len();
@@ -291,6 +303,7 @@ impl Run {
                 step_due = Some(tokio::time::Instant::now() + STEP_AGE);
             }
             let step_at = step_due.unwrap_or_else(tokio::time::Instant::now);
+            let next_turn = turn_at.unwrap_or_else(tokio::time::Instant::now);
             tokio::select! {
                 biased;
                 () = lost.cancelled() => return End::Lost,
@@ -314,6 +327,7 @@ impl Run {
                 permit = shared.permits.clone().acquire_owned(), if more => {
                     self.permit = permit.ok();
                 }
+                () = tokio::time::sleep_until(next_turn), if turn_at.is_some() && !more => {}
                 () = shared.drain.cancelled(), if !halted => {}
                 () = health.changed() => {}
             }
@@ -323,7 +337,7 @@ impl Run {
     /// Is there an address that may start?
     fn has_more(&mut self) -> bool {
         self.skip_done();
-        self.next < self.batch.len() && self.startable > 0
+        self.turns.has_come() || (self.next < self.batch.len() && self.startable > 0)
     }
 
     /// Moves on past addresses that have a result or are set aside, and settles free ones at once.
@@ -335,8 +349,8 @@ impl Run {
             if !done && aside.is_none() && entry.valid {
                 return;
             }
-            if let Some(Deferral { due_at, .. }) = aside.filter(|_| !done) {
-                self.waits_until(due_at);
+            if let Some(aside) = aside.filter(|_| !done) {
+                self.wait_for(aside);
             } else if !done {
                 self.findings.push(Finding {
                     seq,
@@ -356,6 +370,16 @@ impl Run {
         all.binary_search_by_key(&seq, |one| one.seq).ok().and_then(|at| all.get(at)).copied()
     }
 
+    /// What is set aside waits here if it is due soon.
+    fn wait_for(&mut self, Deferral { attempts, due_at, .. }: Deferral) {
+        if due_at > self.lease.horizon || self.startable == 0 {
+            return self.waits_until(due_at);
+        }
+        let wait = (due_at - self.shared.app.now()).max(0).unsigned_abs();
+        self.startable -= 1;
+        self.turns.push(Turn::after(Duration::from_millis(wait), self.next, attempts + 1));
+    }
+
     fn waits_until(&mut self, due_at: Millis) {
         self.earliest = Some(self.earliest.map_or(due_at, |earliest| earliest.min(due_at)));
     }
@@ -367,6 +391,7 @@ impl Run {
                 self.waits_until(deferral.due_at);
                 self.deferrals.push(deferral);
             }
+            Outcome::Soon(turn) => self.turns.push(turn),
             Outcome::Dropped => self.dropped = true,
         }
     }
@@ -400,13 +425,23 @@ impl Run {
         self.permit = None;
     }
 
-    /// The next address's verification.
-    fn start(&mut self) -> BoxFuture<'static, Outcome> {
-        let (index, shared, batch) = (self.next, self.shared.clone(), self.batch.clone());
-        let seq = self.lease.first_seq + index as i64;
+    /// The next address, and which attempt it is: one whose turn has come, or the next entry.
+    fn take_next(&mut self) -> (usize, i16) {
+        if let Some(Turn { index, attempt, .. }) = self.turns.take() {
+            return (index, attempt);
+        }
+        let index = self.next;
         self.next += 1;
         self.startable -= 1;
-        let attempt = self.deferred(seq).map_or(1, |before| before.attempts + 1);
+        let before = self.deferred(self.lease.first_seq + index as i64);
+        (index, before.map_or(1, |before| before.attempts + 1))
+    }
+
+    /// The next address's verification.
+    fn start(&mut self) -> BoxFuture<'static, Outcome> {
+        let (shared, batch) = (self.shared.clone(), self.batch.clone());
+        let (index, attempt) = self.take_next();
+        let seq = self.lease.first_seq + index as i64;
         let (of, give_up) = (self.lease.batch, std::mem::take(&mut self.give_up));
         if give_up {
             // The others are for the next lease, alone again.
@@ -435,8 +470,11 @@ impl Run {
                 if shared.health.is_down() {
                     return Outcome::Dropped;
                 }
-                if let Some((attempts, delay)) = shared.delay(&verdict, attempts) {
-                    return Outcome::Later(Deferral { seq, attempts, due_at: due(now, delay) });
+                if let Some(wait) = verdict.again_in.filter(|wait| *wait <= SOON) {
+                    return Outcome::Soon(Turn::after(wait, index, attempts));
+                }
+                if let Some((attempts, due_at)) = shared.again(&verdict, attempts, now) {
+                    return Outcome::Later(Deferral { seq, attempts, due_at });
                 }
             }
             Outcome::Found(Finding {

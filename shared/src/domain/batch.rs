@@ -137,10 +137,12 @@ pub struct Lease {
     pub held: i64,
     /// `seq`s that already have a result, ascending.
     pub done: Vec<i64>,
-    /// What is set aside, by `seq`; credits are held for what is due by `leased_at` alone.
+    /// What is set aside, by `seq`; credits are held for what is due by `horizon` alone.
     pub deferred: Vec<Deferral>,
     /// When it was leased.
     pub leased_at: Millis,
+    /// What is due by then is waited for.
+    pub horizon: Millis,
     /// How often it was leased, this time included.
     pub attempt: i32,
     /// Leases before this one, in a row, that ended without a word.

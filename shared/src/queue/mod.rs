@@ -15,10 +15,12 @@
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
 //! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
 //! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
+//! | `NS:line:…` | string | how far turns at a pace are promised (see [`line`]) |
 //! | `NS:share:…` | hash | each process's part of something (see [`share`]) |
 
 mod gcra;
 pub mod limits;
+pub mod line;
 mod memory;
 pub mod pace;
 mod redis;

@@ -75,9 +75,15 @@ impl Taken {
 
 impl Store {
     /// Leases batches and holds credits for them: as many as their unfinished chargeable addresses
-    /// need that are not set aside, or as the balances have. Answers in the order of the claims.
-    /// `source`: where the worker sends from.
-    pub async fn lease(&self, claims: &[Claim], source: &str, now: Millis) -> Result<Vec<Leasing>> {
+    /// need that are not set aside beyond `horizon`, or as the balances have. Answers in the order of
+    /// the claims. `source`: where the worker sends from.
+    pub async fn lease(
+        &self,
+        claims: &[Claim],
+        source: &str,
+        horizon: Millis,
+        now: Millis,
+    ) -> Result<Vec<Leasing>> {
         let mut leasings: Vec<Leasing> = claims.iter().map(|_| Leasing::Nothing).collect();
         let mut order: Vec<usize> = (0..claims.len()).collect();
         order.sort_by_key(|&at| claims[at].batch);
@@ -94,7 +100,7 @@ impl Store {
             match payer {
                 None => idle.push(batch),
                 Some(account) => {
-                    if let Some(row) = claim_batch(&mut tx, &claims[at], source, now).await? {
+                    if let Some(row) = claim_batch(&mut tx, &claims[at], source, horizon).await? {
                         taken.push(Taken { at, account, row });
                     }
                 }
@@ -110,7 +116,7 @@ impl Store {
             if broke.contains(&one.at) {
                 leasings[one.at] = Leasing::Broke;
             } else {
-                let lease = into_lease(&mut tx, &claims[one.at], one, now).await?;
+                let lease = into_lease(&mut tx, &claims[one.at], one, (horizon, now)).await?;
                 leasings[lease.0] = Leasing::Leased(Box::new(lease.1));
             }
         }
@@ -231,12 +237,13 @@ async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<Acc
     }
 }
 
-/// Takes the lease, wanting credits for every unfinished chargeable address that is not set aside.
+/// Takes the lease, wanting credits for every unfinished chargeable address that is not set aside
+/// beyond `horizon`.
 async fn claim_batch(
     tx: &mut Tx,
     claim: &Claim,
     source: &str,
-    now: Millis,
+    horizon: Millis,
 ) -> Result<Option<Claimed>> {
     // Held credits of a batch that nobody has leased would be a fault; they are never written over.
     const SQL: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3, due_at = $4,
@@ -249,7 +256,7 @@ async fn claim_batch(
             deliverable + undeliverable + risky + unknown AS processed, payload";
     on!(tx, c => sqlx::query_as(SQL)
         .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token).bind(claim.until)
-        .bind(source).bind(now).fetch_optional(c).await)
+        .bind(source).bind(horizon).fetch_optional(c).await)
 }
 
 /// Holds credits for claimed batches of one account, first come first served. A batch that gets
@@ -313,7 +320,7 @@ async fn into_lease(
     tx: &mut Tx,
     claim: &Claim,
     taken: Taken,
-    now: Millis,
+    (horizon, now): (Millis, Millis),
 ) -> Result<(usize, Lease)> {
     let row = taken.row;
     let done = match row.processed {
@@ -335,6 +342,7 @@ async fn into_lease(
         done,
         deferred,
         leased_at: now,
+        horizon,
         attempt: row.attempt,
         lost: row.lost,
     };

@@ -7,6 +7,7 @@ mod deployment;
 mod facts;
 mod hostile;
 mod later;
+mod line;
 mod manners;
 mod names;
 mod network;

@@ -88,7 +88,8 @@ async fn never_waits_in_a_circle_with_leases(world: World) {
         let leases = join_all((0..4).map(|_| async {
             for _ in 0..10 {
                 let claims: Vec<_> = (0..40).map(|no| world.claim(BatchRef { task, no })).collect();
-                let leasings = world.app.store.lease(&claims, "here", world.app.now()).await;
+                let leasings =
+                    world.app.store.lease(&claims, "here", world.app.now(), world.app.now()).await;
                 for leasing in leasings.expect("lease") {
                     if let Leasing::Leased(lease) = leasing {
                         let step = step(&lease, Vec::new(), After::Release);

@@ -14,6 +14,7 @@ on_both_engines!(
     a_waiting_batch_leaves_the_window_to_others,
     a_step_that_sets_aside_applies_once,
     survives_the_loss_of_its_worker,
+    what_is_due_soon_is_leased_along,
     cancel_ends_what_waits,
     a_paused_task_is_not_woken,
     its_own_source_comes_first,
@@ -135,6 +136,28 @@ async fn survives_the_loss_of_its_worker(world: World) {
         world.finish(&lease, Reason::Accepted).await,
         Settled::Stored { batch_done: false, task_done: false }
     );
+    world.check_books().await;
+}
+
+async fn what_is_due_soon_is_leased_along(world: World) {
+    world.grant(100).await;
+    let task = world.people(10).await;
+    let lease = world.lease(task, 0).await;
+    let mut put_off = step(&lease, Vec::new(), After::Wait(START + 10_000));
+    let due = |seq| Deferral { seq, attempts: 0, due_at: START + 10_000 * (seq + 1) };
+    put_off.deferrals = (0..10).map(due).collect();
+    world.settle(world.number(), &[put_off]).await;
+    assert_eq!(world.balance().await, 100);
+    world.app.clock.advance(10_000);
+    let now = world.app.now();
+    let woken = wake(&world, "here").await;
+    let claims: Vec<_> = woken.into_iter().map(|batch| world.claim(batch)).collect();
+    let leased = world.app.store.lease(&claims, "here", now + 30_000, now).await.expect("lease");
+    let [Leasing::Leased(lease)] = &leased[..] else { panic!("{leased:?}") };
+    assert_eq!((lease.held, lease.horizon, world.balance().await), (4, now + 30_000, 96));
+    assert_eq!(lease.deferred, (0..10).map(due).collect::<Vec<_>>());
+    world.settle(world.number(), &[step(lease, Vec::new(), After::Release)]).await;
+    assert_eq!(world.balance().await, 100, "who was not asked costs nothing");
     world.check_books().await;
 }
 

@@ -39,7 +39,12 @@ async fn several_at_once_share_what_there_is(world: World) {
     let claims: Vec<_> =
         [(1, 1), (0, 0), (1, 0), (0, 1)].map(|(t, no)| BatchRef { task: tasks[t], no }).to_vec();
     let claims: Vec<_> = claims.into_iter().map(|batch| world.claim(batch)).collect();
-    let leasings = world.app.store.lease(&claims, "here", world.app.now()).await.expect("lease");
+    let leasings = world
+        .app
+        .store
+        .lease(&claims, "here", world.app.now(), world.app.now())
+        .await
+        .expect("lease");
     let held: Vec<Option<i64>> = leasings
         .iter()
         .map(|leasing| match leasing {

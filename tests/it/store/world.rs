@@ -105,8 +105,12 @@ impl World {
 
     pub async fn try_lease(&self, task: TaskId, no: i32) -> Leasing {
         let claim = self.claim(BatchRef { task, no });
-        let mut leasings =
-            self.app.store.lease(&[claim], "here", self.app.now()).await.expect("lease");
+        let mut leasings = self
+            .app
+            .store
+            .lease(&[claim], "here", self.app.now(), self.app.now())
+            .await
+            .expect("lease");
         leasings.remove(0)
     }
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use super::pace::{Pace, Place, PutOff};
 use super::pool::{Host, Limits, Several};
-use super::session::Session;
+use super::session::{Recipient, Session};
 use super::slots::{Slot, Slots};
 use super::walk::Budget;
 
@@ -86,16 +86,23 @@ impl Group {
     }
 
     /// Waits for the turn to name a recipient, as long as there is patience.
-    pub async fn turn(self: &Arc<Self>, patience: &mut Budget) -> Result<Turn<'_>, PutOff> {
-        let place = self.pace.as_ref().map(Pace::enter).transpose()?;
+    pub async fn turn(
+        self: &Arc<Self>,
+        to: Recipient<'_>,
+        patience: &mut Budget,
+    ) -> Result<Turn<'_>, PutOff> {
+        let place = match &self.pace {
+            Some(pace) => Some(pace.enter(to.key()).await?),
+            None => None,
+        };
         self.start_renewing();
         let Some(slot) = patience.run(self.slots.take()).await else {
-            return Err(self.put_off());
+            return Err(self.put_off(to).await);
         };
         if let Some(pace) = &self.pace {
             pace.not_left_alone()?;
             if patience.run(pace.recipient()).await.is_none() {
-                return Err(pace.put_off());
+                return Err(pace.put_off(to.key()).await);
             }
             pace.not_left_alone()?;
         }
@@ -109,16 +116,16 @@ impl Group {
         }
     }
 
-    /// An idle session with `host`, one of `domain` if there is one near; or `None` when a new one
-    /// may be opened, which has to be done if it must be a `fresh` one.
+    /// An idle session with `host` for `to`, one of its domain if there is one near; or `None` when a
+    /// new one may be opened, which has to be done if it must be a `fresh` one.
     pub async fn session(
         self: &Arc<Self>,
         host: &Host,
-        domain: &str,
+        to: Recipient<'_>,
         fresh: bool,
         patience: &mut Budget,
     ) -> Result<Option<Session>, PutOff> {
-        let address = host.address;
+        let (address, domain) = (host.address, to.domain);
         if !fresh
             && !self.spares_doubt(host)
             && let Some(session) = self.take(address, domain)
@@ -136,7 +143,7 @@ impl Group {
             match patience.run(either).await {
                 Some(None) => {}
                 Some(session) => return Ok(session),
-                None => return Err(pace.put_off()),
+                None => return Err(pace.put_off(to.key()).await),
             }
         }
         self.make_room();
@@ -189,8 +196,11 @@ impl Group {
     }
 
     /// For one who has waited in vain.
-    pub fn put_off(&self) -> PutOff {
-        self.pace.as_ref().map_or(PutOff::Busy, Pace::put_off)
+    pub async fn put_off(&self, to: Recipient<'_>) -> PutOff {
+        match &self.pace {
+            Some(pace) => pace.put_off(to.key()).await,
+            None => PutOff::Busy,
+        }
     }
 
     fn take(&self, address: SocketAddr, domain: &str) -> Option<Session> {

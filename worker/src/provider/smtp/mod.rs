@@ -272,7 +272,6 @@ pub struct Smtp {
     config: Config,
     setup: Arc<Setup>,
     clock: Clock,
-    ids: Ids,
     lists: Arc<LiveLists>,
     dns: Arc<Dns>,
     pool: Pool,
@@ -319,7 +318,6 @@ impl Smtp {
             catch_alls: CatchAlls::new(config.catch_all_ttl, clock.clone(), &ids),
             config,
             clock,
-            ids,
         })
     }
 

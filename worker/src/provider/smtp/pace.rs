@@ -4,40 +4,56 @@
 //! host is its own, by its address, as many domains' names lead to one machine. A group's [`Pace`] is
 //! two budgets (recipients and connections in a minute, see [`Pacer`]), a share of the connections at
 //! once and the [`Rest`] that the host wants (both between processes, see
-//! [`listmill_shared::queue::share`]), the *crowd* of those who wait for their turn or have it, and
-//! what was *promised* to those who were put off.
+//! [`listmill_shared::queue::share`]), the *crowd* of those who wait for their turn here or have it,
+//! the *line* of those who were put off (all processes', see [`listmill_shared::queue::line`]), and
+//! which turns were *promised* here to whom.
 //!
 //! Invariants:
 //! - every RCPT TO and every new connection has taken a cell of its group's budget before;
-//! - the crowd is at most [`CROWD`] times the group's connections and as many as had their turn within
-//!   [`AWAY`] lately, so it is served before those who were put off are back; and one while the host
-//!   has refused us and not answered since: a host whose pace is used up cannot fill a worker;
-//! - who is put off was not asked, and is told when its turn comes: promises are given out at the
-//!   pace itself, so those put off come back one by one;
+//! - anybody joins a crowd that is less than [`CROWD`] times the group's connections and as many as
+//!   had their turn within [`AWAY`] lately, and that is served within [`WAIT`]; one while the host has
+//!   refused us and not answered since: a host whose pace is used up cannot fill a worker;
+//! - who is put off was not asked, and has a turn in the line: turns are as far apart as the pace
+//!   wants, after those that the crowd will use up. Who comes before their turn still has it;
+//! - who comes when their turn has come joins the crowd, unless the host is slower than its pace: then
+//!   that crowd is full, too, and new turns are as far apart as those who were served. So nobody is
+//!   put off again and again, however long the line is;
 //! - a host that keeps refusing is in the end answered for without being asked, so every address
 //!   comes to an end.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use listmill_shared::domain::clock::{Clock, Millis};
+use listmill_shared::queue::line::Line;
 use listmill_shared::queue::pace::{Budget, Pacer, Rate};
 use listmill_shared::queue::share::{Rest, Share};
-use tokio::sync::Mutex as Line;
+use tokio::sync::Mutex as Queue;
 
 /// How many times its connections may wait for a group's turn or have it.
 const CROWD: usize = 2;
-/// How long one who was put off is away at least, until a batch is woken and leased again, in
-/// milliseconds.
+/// How long one who was put off is away at least, about, in milliseconds.
 const AWAY: Millis = 3_000;
+/// A crowd that anybody joins is served within this time, in milliseconds.
+const WAIT: Millis = 10_000;
 /// How long a host that refused us is left alone, the first time, the second, and from then on, in
 /// milliseconds.
 const BACK_OFF: [Millis; 3] = [5_000, 15_000, 60_000];
-/// Bounds of a promise: soon enough to notice that the host is free again, late enough not to pester.
+/// No turn is promised that comes sooner, in milliseconds.
 const SOONEST: Millis = 1_000;
-const LATEST: Millis = 600_000;
+/// Who comes so many milliseconds before their turn is not sent away again.
+const EARLY: Millis = 50;
+/// At a host that is slower than its pace turns are so many intervals apart at most.
+const SLOWEST: f64 = 16.0;
+/// Other processes hear that turns are kept once in this time, in milliseconds.
+const KEEP: Millis = 5_000;
+/// Promises that are remembered.
+const PROMISES: usize = 1_000_000;
+/// A promise that was not kept is forgotten so many milliseconds after its turn.
+const FORGET: Millis = 600_000;
 
 /// When those come again who found every connection in use.
 const BUSY: Duration = Duration::from_secs(5);
@@ -142,21 +158,26 @@ pub struct Pace {
     clock: Clock,
     recipients: Paced,
     connections: Paced,
-    interval_ms: Millis,
+    /// Milliseconds from one recipient to the next.
+    interval: f64,
     crowd: AtomicUsize,
-    most: usize,
+    /// Connections at once: of all processes, and this one's part.
+    connections_at_once: usize,
+    part: AtomicUsize,
     served: Mutex<Served>,
     rest: Mutex<Rest>,
     /// The connections at once; `None`: this process has them for itself.
     share: Option<Share>,
-    /// Turns are promised up to this time.
-    promised: AtomicI64,
+    line: Line,
+    promises: Mutex<Promises>,
+    /// When other processes heard last that turns are kept.
+    kept: AtomicI64,
 }
 
 /// A budget, and who is next for it.
 struct Paced {
     budget: Budget,
-    line: Line<()>,
+    next: Queue<()>,
 }
 
 /// Who had their turn lately: in this stretch of [`AWAY`], and in the one before.
@@ -165,6 +186,9 @@ struct Served {
     since: Millis,
     now: usize,
     before: usize,
+    /// When somebody had their turn last, and how many milliseconds came between two of late.
+    last: Millis,
+    between: f64,
 }
 
 impl Served {
@@ -177,6 +201,37 @@ impl Served {
             self.since = now;
         }
         self.now.max(self.before)
+    }
+
+    /// One more; no pause counts for more than `most` milliseconds.
+    fn one(&mut self, now: Millis, most: f64) {
+        self.lately(now);
+        self.now += 1;
+        if self.last > 0 {
+            let pause = ((now - self.last).max(0) as f64).min(most);
+            self.between += (pause - self.between) / 8.0;
+        }
+        self.last = now;
+    }
+}
+
+/// Who was promised which turn, and has not come for it.
+#[derive(Default)]
+struct Promises {
+    turns: HashMap<u64, Millis>,
+    tidy_at: usize,
+}
+
+impl Promises {
+    fn add(&mut self, who: u64, turn: Millis, now: Millis) {
+        if self.turns.len() >= self.tidy_at {
+            self.turns.retain(|_, turn| *turn > now - FORGET);
+            self.tidy_at = self.turns.len().saturating_mul(2).max(1_000);
+        }
+        // Who is not remembered waits like one who comes for the first time.
+        if self.turns.len() < PROMISES {
+            self.turns.insert(who, turn);
+        }
     }
 }
 
@@ -194,34 +249,77 @@ impl Pace {
     pub fn new(name: &str, figures: Figures, pacer: &Arc<Pacer>, clock: &Clock) -> Self {
         let paced = |what: &str, per_minute: u32| Paced {
             budget: pacer.budget(&format!("{what}:{name}"), Rate::of(per_minute)),
-            line: Line::new(()),
+            next: Queue::new(()),
         };
         Self {
             recipients: paced("recipients", figures.recipients_per_minute),
             connections: paced("connections", figures.connections_per_minute),
-            interval_ms: Rate::of(figures.recipients_per_minute).interval_ms().ceil() as Millis,
+            interval: Rate::of(figures.recipients_per_minute).interval_ms(),
             pacer: Arc::clone(pacer),
             clock: clock.clone(),
             crowd: AtomicUsize::new(0),
-            most: figures.connections.max(1).saturating_mul(CROWD),
+            connections_at_once: figures.connections.max(1),
+            part: AtomicUsize::new(figures.connections.max(1)),
             served: Mutex::default(),
             rest: Mutex::default(),
             share: pacer.share(name, figures.connections.max(1)),
-            promised: AtomicI64::new(0),
+            line: pacer.line(name),
+            promises: Mutex::default(),
+            kept: AtomicI64::new(0),
         }
     }
 
-    /// Joins the crowd.
-    pub fn enter(&self) -> Result<Place<'_>, PutOff> {
+    /// `who` joins the crowd.
+    pub async fn enter(&self, who: u64) -> Result<Place<'_>, PutOff> {
         self.not_left_alone()?;
-        let most = match self.rest().refusals {
-            0 => self.most.saturating_add(self.served().lately(self.clock.now())),
-            _ => 1,
-        };
+        let now = self.clock.now();
+        let promised = self.promises().turns.get(&who).copied();
+        let their_turn = promised.is_some_and(|turn| turn <= now + EARLY);
+        let (anybody, promised_too) = self.room(now);
+        let most = if their_turn { promised_too } else { anybody };
         let joined = self.crowd.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |crowd| {
             (crowd < most).then_some(crowd + 1)
         });
-        joined.map(|_| Place(self)).map_err(|_| self.put_off())
+        let place = joined.map(|_| Place(self));
+        if their_turn {
+            self.keep(now).await;
+        }
+        match (place, promised) {
+            (Ok(place), _) => {
+                self.promises().turns.remove(&who);
+                Ok(place)
+            }
+            (Err(_), Some(turn)) if !their_turn => Err(paced(turn, now)),
+            (Err(_), _) => Err(self.promise(who, their_turn).await),
+        }
+    }
+
+    /// How big the crowd may be for anybody, and for those whose turn has come.
+    fn room(&self, now: Millis) -> (usize, usize) {
+        if self.rest().refusals > 0 {
+            return (1, 1);
+        }
+        let lately = self.served().lately(now);
+        let most = self.connections_at_once.saturating_mul(CROWD).saturating_add(lately);
+        let in_time = |ms: Millis| (ms as f64 / self.interval) as usize;
+        let anybody = most.min(in_time(WAIT) / self.processes()).max(1);
+        (anybody, anybody.saturating_add(in_time(AWAY).clamp(2, most)))
+    }
+
+    /// How many processes ask this group, about: each has an equal part of the connections.
+    fn processes(&self) -> usize {
+        let part = self.part.load(Ordering::Relaxed).max(1);
+        self.connections_at_once.div_ceil(part).max(1)
+    }
+
+    /// Somebody has come for a promised turn.
+    async fn keep(&self, now: Millis) {
+        let before = self.kept.load(Ordering::Relaxed);
+        let due = !(0..KEEP).contains(&(now - before));
+        let relaxed = Ordering::Relaxed;
+        if due && self.kept.compare_exchange(before, now, relaxed, relaxed).is_ok() {
+            self.pacer.keep(&self.line).await;
+        }
     }
 
     /// Does the host want to be left alone?
@@ -238,11 +336,9 @@ impl Pace {
 
     /// Waits for the turn to name a recipient.
     pub async fn recipient(&self) {
-        let _next = self.recipients.line.lock().await;
+        let _next = self.recipients.next.lock().await;
         self.another_recipient().await;
-        let mut served = self.served();
-        served.lately(self.clock.now());
-        served.now += 1;
+        self.served().one(self.clock.now(), SLOWEST * self.interval);
     }
 
     /// The same for one who stood in line already.
@@ -252,7 +348,7 @@ impl Pace {
 
     /// Waits for the turn to open a connection.
     pub async fn connection(&self) {
-        let _next = self.connections.line.lock().await;
+        let _next = self.connections.next.lock().await;
         self.another_connection().await;
     }
 
@@ -267,19 +363,26 @@ impl Pace {
         }
     }
 
-    /// Promises a turn later.
-    pub fn put_off(&self) -> PutOff {
+    /// For one who has waited in vain.
+    pub async fn put_off(&self, who: u64) -> PutOff {
+        self.promise(who, true).await
+    }
+
+    /// Promises `who` the next turn. `slow`: the host seems to be slower than its pace.
+    async fn promise(&self, who: u64, slow: bool) -> PutOff {
         let now = self.clock.now();
-        let crowd = Millis::try_from(self.crowd.load(Ordering::Relaxed)).unwrap_or(Millis::MAX);
-        let first = now.saturating_add(crowd.saturating_mul(self.interval_ms)).max(now + SOONEST);
-        let promise = |before: Millis| {
-            before.max(first).saturating_add(self.interval_ms).min(now.saturating_add(LATEST))
+        let processes = self.processes() as f64;
+        let crowd = self.crowd.load(Ordering::Relaxed) as f64 * self.interval * processes;
+        let earliest = now.saturating_add((crowd as Millis).max(SOONEST));
+        let interval = match slow && self.rest().refusals == 0 {
+            true => {
+                (self.served().between / processes).clamp(self.interval, SLOWEST * self.interval)
+            }
+            false => self.interval,
         };
-        let before = self
-            .promised
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(promise(before)));
-        let turn = promise(before.unwrap_or_default());
-        PutOff::Paced(Duration::from_millis((turn - now).max(SOONEST).unsigned_abs()))
+        let turn = self.pacer.reserve(&self.line, earliest, interval).await;
+        self.promises().add(who, turn, now);
+        paced(turn, self.clock.now())
     }
 
     /// The host said that we are too much for it. Is that news?
@@ -321,6 +424,7 @@ impl Pace {
         let Some(share) = &self.share else { return held };
         let known = *self.rest();
         let part = self.pacer.renew(share, held, known).await;
+        self.part.store(part.slots, Ordering::Relaxed);
         let latest = self.clock.now() + BACK_OFF[BACK_OFF.len() - 1];
         let mut rest = self.rest();
         *rest = rest.merge(Rest { until: part.rest.until.min(latest), ..part.rest });
@@ -341,6 +445,14 @@ impl Pace {
     fn rest(&self) -> MutexGuard<'_, Rest> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn promises(&self) -> MutexGuard<'_, Promises> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn paced(turn: Millis, now: Millis) -> PutOff {
+    PutOff::Paced(Duration::from_millis((turn - now).max(1).unsigned_abs()))
 }
 
 #[cfg(test)]
@@ -387,49 +499,102 @@ mod tests {
         }
     }
 
-    #[test]
-    fn those_put_off_come_back_at_the_pace() {
+    async fn wait(pace: &Pace, who: u64) -> Option<u64> {
+        match pace.enter(who).await {
+            Ok(_) => None,
+            Err(PutOff::Paced(wait)) => Some(wait.as_secs()),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// As many as may join the crowd at once.
+    async fn crowd(pace: &Pace) -> Vec<Place<'_>> {
+        let mut places = Vec::new();
+        while let Ok(place) = pace.enter(1_000_000 + places.len() as u64).await {
+            places.push(place);
+        }
+        places
+    }
+
+    #[tokio::test]
+    async fn those_put_off_come_back_at_the_pace() {
         let (pace, clock) = pace();
-        let places: Vec<_> = (0..4).map(|_| pace.enter().ok().unwrap()).collect();
-        let promises: Vec<u64> = (0..3)
-            .map(|_| match pace.enter() {
-                Err(PutOff::Paced(wait)) => wait.as_secs(),
-                _ => panic!("the crowd is full"),
-            })
-            .collect();
-        assert_eq!(promises, [5, 6, 7]);
-        clock.advance(6_000);
-        drop(places);
-        assert!(pace.enter().is_ok());
-        assert_eq!(pace.put_off(), PutOff::Paced(Duration::from_secs(2)));
-        let last = (0..10_000).map(|_| pace.put_off()).last().unwrap();
-        assert_eq!(last, PutOff::Paced(Duration::from_millis(600_000)));
+        let mut places = crowd(&pace).await;
+        assert_eq!(places.len(), 4);
+        // One had found the crowd full already.
+        for (who, turn) in [(1, 5), (2, 6), (3, 7)] {
+            assert_eq!(wait(&pace, who).await, Some(turn));
+        }
+        clock.advance(1_000);
+        assert_eq!(wait(&pace, 2).await, Some(5), "who comes too early has the same turn");
+        for who in 4..10_000 {
+            assert_eq!(wait(&pace, who).await, Some(who + 3), "however long the line is");
+        }
+        clock.advance(4_000);
+        assert_eq!(wait(&pace, 1).await, None, "who was promised finds room");
+        assert_eq!(wait(&pace, 10_000).await, Some(9_999));
+        places.clear();
+        assert_eq!(wait(&pace, 3).await, None, "nobody waits at a host that is free");
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_at_a_slow_host_comes_back_as_it_answers() {
+        let (pace, clock) = pace();
+        let mut places = crowd(&pace).await;
+        for who in 0..100 {
+            wait(&pace, who).await;
+        }
+        // One is served in 4 s, four times as long as the pace wants.
+        let mut again = Vec::new();
+        for second in 0..100_u64 {
+            clock.advance(1_000);
+            if second.is_multiple_of(4) {
+                places.pop();
+                pace.served().one(clock.now(), SLOWEST * pace.interval);
+            }
+            match pace.enter(second.saturating_sub(5)).await {
+                Ok(place) => places.push(place),
+                Err(PutOff::Paced(wait)) => again.push(clock.now() + wait.as_millis() as Millis),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(places.len() <= 8, "{}", places.len());
+        assert!((60..80).contains(&again.len()), "{}", again.len());
+        let last = &again[again.len() - 20..];
+        let apart = (last[19] - last[0]) / 19;
+        assert!((3_000..=5_000).contains(&apart), "{apart}");
     }
 
     #[tokio::test]
     async fn the_crowd_grows_with_what_is_served() {
         let (pace, clock) = pace();
-        let room = || {
-            let places: Vec<_> = std::iter::from_fn(|| pace.enter().ok()).collect();
-            places.len()
-        };
-        assert_eq!(room(), 4);
+        assert_eq!(crowd(&pace).await.len(), 4);
         for _ in 0..6 {
             pace.recipient().await;
         }
-        assert_eq!(room(), 10);
+        assert_eq!(crowd(&pace).await.len(), 10);
         clock.advance(AWAY);
-        assert_eq!(room(), 10);
+        assert_eq!(crowd(&pace).await.len(), 10);
         pace.recipient().await;
-        assert_eq!(room(), 10);
+        assert_eq!(crowd(&pace).await.len(), 10);
         clock.advance(AWAY);
-        assert_eq!(room(), 5);
+        assert_eq!(crowd(&pace).await.len(), 5);
         clock.advance(2 * AWAY);
-        assert_eq!(room(), 4);
+        assert_eq!(crowd(&pace).await.len(), 4);
     }
 
-    #[test]
-    fn a_refusal_is_answered_by_longer_and_longer_rests() {
+    #[tokio::test]
+    async fn anybody_is_served_in_time() {
+        let (pace, clock) = pace();
+        pace.served().now = 100;
+        pace.served().since = clock.now();
+        assert_eq!(pace.room(clock.now()).0, 10, "ten seconds' turns");
+        pace.part.store(1, Ordering::Relaxed);
+        assert_eq!(pace.room(clock.now()).0, 5, "shared with another process");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_answered_by_longer_and_longer_rests() {
         let (pace, clock) = pace();
         let rest = |ms| Err(PutOff::LeftAlone(Some(Duration::from_millis(ms))));
         pace.refused();
@@ -439,8 +604,8 @@ mod tests {
         assert_eq!(pace.not_left_alone(), rest(5_000));
         clock.advance(5_000);
         assert_eq!(pace.not_left_alone(), Ok(()));
-        let first = pace.enter().ok().unwrap();
-        assert!(matches!(pace.enter(), Err(PutOff::Paced(_))), "one at a time");
+        let first = pace.enter(1).await.ok().unwrap();
+        assert!(wait(&pace, 2).await.is_some(), "one at a time");
         pace.refused();
         drop(first);
         assert_eq!(pace.not_left_alone(), rest(15_000));

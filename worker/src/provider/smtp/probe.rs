@@ -77,7 +77,7 @@ impl Smtp {
         let place = Place { host, group };
         // Waiting for one's turn is not the server's slowness: it has a limit of its own.
         let mut patience = Budget { left: self.config.timeout };
-        let _turn = match place.group.turn(&mut patience).await {
+        let _turn = match place.group.turn(to, &mut patience).await {
             Ok(turn) => turn,
             Err(put_off) => return note_put_off(put_off, seen),
         };
@@ -143,9 +143,9 @@ impl Smtp {
             if std::mem::replace(&mut again, true)
                 && patience.run(group.another_recipient()).await.is_none()
             {
-                return Err(group.put_off().into());
+                return Err(group.put_off(to).await.into());
             }
-            let idle = group.session(host, to.domain, fresh, patience).await?;
+            let idle = group.session(host, to, fresh, patience).await?;
             let reused = idle.is_some();
             let mut session = match idle {
                 Some(session) => session,

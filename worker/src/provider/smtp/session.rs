@@ -2,6 +2,7 @@
 //! bears: one MAIL FROM for many RCPT TO of one domain, RSET before the next transaction, all that
 //! is due in one write where PIPELINING (RFC 2920) is offered. DATA is never sent.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::connection::Connection;
@@ -15,6 +16,15 @@ pub struct Recipient<'a> {
     pub local: &'a str,
     /// Its domain in ASCII form.
     pub domain: &'a str,
+}
+
+impl Recipient<'_> {
+    /// A number that stands for it, the same in every process of one build.
+    pub fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.local, self.domain).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// What a server says of a recipient, and to which command.

@@ -139,7 +139,13 @@ impl Smtp {
             }
         };
         let mut failures = Failures::default();
-        for host in order(&hosts, || u64::from_le_bytes(self.ids.bytes())) {
+        // Who was put off, or told to come later, comes to the same host again.
+        let mut key = to.key();
+        let shuffled = || {
+            key = key.rotate_left(13).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            key >> 33
+        };
+        for host in order(&hosts, shuffled) {
             let mx = Some(Arc::clone(&host.name));
             let at_host = Evidence { stage: Stage::Dns, mx, ..Evidence::default() };
             let found = budget.run(self.dns.addresses(&host.name)).await;
