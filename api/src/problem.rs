@@ -231,6 +231,15 @@ impl From<StoreError> for Problem {
                 Self::new(UNAVAILABLE, "The database takes no changes for the moment.")
                     .retry_after(5)
             }
+            error if error.is_held() => {
+                tracing::warn!(%error, "held by another session; answered 503");
+                Self::new(
+                    UNAVAILABLE,
+                    "What this would change is held by something that stands still. It is let go by \
+                     itself, and nothing was changed. Please try again.",
+                )
+                .retry_after(2)
+            }
             error if error.is_transient() => {
                 tracing::warn!(%error, "database away; answered 503");
                 Self::unavailable()

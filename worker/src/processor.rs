@@ -99,7 +99,7 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
     };
     if leased.is_err() {
         // Taken off the queue, but not leased: somebody else may have it.
-        shared.app.send(&[Sent { batch, first: false }]).await;
+        let _ = shared.app.send(&[Sent { batch, first: false }]).await;
     }
     // The lease says all from now on; should a crash of the database undo it, the sweeper sends again.
     if let Err(error) = shared.app.queue.ack(delivery).await {

@@ -165,10 +165,10 @@ pub async fn run(
         tokio::join!(
             leases.keep_alive(&app),
             stops.watch(&app),
-            dispatcher.run(&app),
-            sweeper.run(),
+            Box::pin(dispatcher.run(&app)),
+            Box::pin(sweeper.run()),
             tell_stuck(&app),
-            app.keep_time(),
+            Box::pin(app.keep_time()),
         )
     };
     let work = async {

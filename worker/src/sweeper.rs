@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures::FutureExt;
 use listmill_shared::app::App;
 use listmill_shared::app::credits::RESUME_AT_ONCE;
 use listmill_shared::domain::batch::BatchRef;
@@ -48,24 +49,30 @@ pub struct Sweeper<'a> {
 impl Sweeper<'_> {
     /// Sweeps until dropped.
     pub async fn run(&self) {
-        tokio::join!(
-            self.again_and_again("seen", 1, || self.seen()),
-            self.again_and_again("leases", 1, || self.expired_leases()),
-            self.again_and_again("messages", 1, || self.lost_messages()),
-            self.wiped(),
-            self.again_and_again("credits", 1, || self.funded()),
-            self.again_and_again("provider", 1, || self.follow_health()),
-            self.again_and_again("deferrals", 1, || self.wake()),
-            self.again_and_again("checks", 1, || self.expired_checks()),
-            self.again_and_again("sessions", 1, || self.frozen_sessions()),
-            self.blockers(),
-            self.again_and_again("rare", RARELY, || self.rarely()),
-        );
+        // Boxed: together they would be a future of many kilobytes.
+        futures::future::join_all([
+            self.again_and_again("seen", 1, || self.seen()).boxed(),
+            self.again_and_again("leases", 1, || self.expired_leases()).boxed(),
+            self.again_and_again("messages", 1, || self.lost_messages()).boxed(),
+            self.wiped().boxed(),
+            self.again_and_again("credits", 1, || self.funded()).boxed(),
+            self.again_and_again("provider", 1, || self.follow_health()).boxed(),
+            self.again_and_again("deferrals", 1, || self.wake()).boxed(),
+            self.again_and_again("checks", 1, || self.expired_checks()).boxed(),
+            self.again_and_again("sessions", 1, || self.frozen_sessions()).boxed(),
+            self.blockers().boxed(),
+            self.again_and_again("rare", RARELY, || self.rarely()).boxed(),
+        ])
+        .await;
     }
 
-    async fn again_and_again<F>(&self, part: &'static str, rounds: u32, repair: impl Fn() -> F)
-    where
-        F: Future<Output = Result<(), StoreError>>,
+    async fn again_and_again<F>(
+        &self,
+        part: &'static str,
+        rounds: u32,
+        repair: impl Fn() -> F + Send,
+    ) where
+        F: Future<Output = Result<(), StoreError>> + Send,
     {
         let mut every = tokio::time::interval(self.app.settings.sweep_interval * rounds);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

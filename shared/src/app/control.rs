@@ -1,6 +1,6 @@
 //! The lines that an owner draws through a running task: cancel, pause, resume, erase.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::App;
 use crate::domain::id::{AccountId, KeyId, TaskId};
@@ -12,6 +12,8 @@ use crate::store::{self, StoreError};
 /// How long the tries of a change wait for each other.
 const WAITS: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
+/// After this long no further try is begun: whoever presses Cancel gets an answer within 5 s.
+const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// Why a task's course was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -126,9 +128,10 @@ impl App {
 async fn again<F: Future<Output = store::Result<Changed>>>(
     change: impl Fn() -> F,
 ) -> store::Result<Changed> {
+    let started = Instant::now();
     for wait in WAITS {
         match change().await {
-            Err(error) if error.is_transient() => {
+            Err(error) if error.is_transient() && started.elapsed() < PATIENCE => {
                 tracing::warn!(%error, "not changed yet; trying again");
                 tokio::time::sleep(wait).await;
             }

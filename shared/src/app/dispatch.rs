@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::App;
 use crate::domain::batch::{BatchRef, Room, Sent};
 use crate::domain::clock::Millis;
+use crate::queue::Queue;
 use crate::store::StoreError;
 
 /// Full batches that one worker may have out at the least: what one settlement gathers is verified while
@@ -53,13 +54,16 @@ impl App {
         self.now() + UNHEARD_MS
     }
 
-    /// Sends what there is room for.
+    /// Sends what there is room for. An operator's command beside an embedded deployment leaves that to the
+    /// deployment, within a second: the queue is in that process.
     pub async fn dispatch(&self) -> Result<(), StoreError> {
+        if self.settings.role == "admin" && matches!(self.queue, Queue::Memory(_)) {
+            return Ok(());
+        }
         for _ in 0..ROUNDS {
             let room = self.room().await?;
             let round = self.store.dispatch(room, self.resend_at(), self.now()).await?;
-            self.send(&round.sent).await;
-            if !round.more {
+            if !self.send(&round.sent).await || !round.more {
                 break;
             }
             if round.sent.is_empty() {
@@ -70,11 +74,16 @@ impl App {
         Ok(())
     }
 
-    /// Sends references. A failure is only logged: the sweeper looks for what is not heard of.
-    pub async fn send(&self, batches: &[Sent]) {
-        if let Err(error) = self.queue.send(batches).await {
-            tracing::warn!(%error, batches = batches.len(), "messages not sent; the sweeper will");
+    /// Sends references; tells whether the queue took them. A failure is only logged: the sweeper looks for
+    /// them in the queue at once, and sends what is not there.
+    pub async fn send(&self, batches: &[Sent]) -> bool {
+        let Err(error) = self.queue.send(batches).await else { return true };
+        tracing::warn!(%error, batches = batches.len(), "messages not sent; the sweeper will");
+        let unsent: Vec<BatchRef> = batches.iter().map(|sent| sent.batch).collect();
+        if let Err(error) = self.store.not_sent(&unsent, self.now()).await {
+            tracing::debug!(%error, "they are looked for a little later");
         }
+        false
     }
 
     /// Sends again what the queue has lost. A message that is merely waiting is left alone, however long.
@@ -92,6 +101,7 @@ impl App {
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot look what the queue holds");
+                self.store.not_sent(&unheard, self.now()).await?;
                 return Ok(0);
             }
         };

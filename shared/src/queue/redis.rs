@@ -30,7 +30,9 @@ const PAGE: usize = 1_000;
 /// How long a read waits for a reference.
 const BLOCK: Duration = Duration::from_secs(2);
 /// How long a command may take.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(1);
+/// A Redis that did not answer in time is not waited for again so soon.
+const AWAY: Duration = Duration::from_secs(1);
 /// A connection that does not answer is replaced, but not more often.
 const DOUBT: Duration = Duration::from_secs(2);
 /// A subscription that has been quiet for so long is made anew.
@@ -42,6 +44,8 @@ const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 struct Commands {
     manager: ConnectionManager,
     made: Instant,
+    /// When it was last waited for in vain.
+    silent: Option<Instant>,
 }
 
 /// See the module.
@@ -60,7 +64,7 @@ impl RedisQueue {
     /// Opens the queue at `url`; connects when first used.
     pub fn open(url: &str, namespace: &str) -> Result<Self, QueueError> {
         let client = Client::open(url)?;
-        let commands = Commands { manager: manager(&client)?, made: Instant::now() };
+        let commands = Commands { manager: manager(&client)?, made: Instant::now(), silent: None };
         Ok(Self {
             client,
             commands: Arc::new(Mutex::new(commands)),
@@ -79,13 +83,20 @@ impl RedisQueue {
     /// It did not answer in time: perhaps only this connection is dead. Replaces it, now and then.
     pub(super) fn doubt(&self) {
         let mut commands = self.lock();
+        let now = Instant::now();
+        commands.silent = Some(now);
         if commands.made.elapsed() < DOUBT {
             return;
         }
         match manager(&self.client) {
-            Ok(manager) => *commands = Commands { manager, made: Instant::now() },
+            Ok(manager) => *commands = Commands { manager, made: now, silent: Some(now) },
             Err(error) => tracing::debug!(%error, "cannot make another connection to Redis"),
         }
+    }
+
+    /// Was it waited for in vain just now?
+    fn is_silent(&self) -> bool {
+        self.lock().silent.is_some_and(|since| since.elapsed() < AWAY)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Commands> {
@@ -120,6 +131,9 @@ impl RedisQueue {
     pub(super) async fn send(&self, batches: &[Sent]) -> Result<(), QueueError> {
         if batches.is_empty() {
             return Ok(());
+        }
+        if self.is_silent() {
+            return Err(QueueError::Timeout);
         }
         let mut pipe = redis::pipe();
         for sent in batches {
@@ -158,6 +172,9 @@ impl RedisQueue {
     }
 
     pub(super) async fn tell_stopped(&self, task: TaskId) -> Result<(), QueueError> {
+        if self.is_silent() {
+            return Err(QueueError::Timeout);
+        }
         let mut commands = self.commands();
         self.in_time(commands.publish::<_, _, ()>(&*self.channel, &task.0.as_bytes()[..])).await
     }

@@ -109,6 +109,11 @@ impl StoreError {
         self.code().is_some_and(|code| code == "25006" || sqlite_primary(&code) == Some(8))
     }
 
+    /// Was it waited for in vain that somebody lets go of a row?
+    pub fn is_held(&self) -> bool {
+        self.code().is_some_and(|code| code == "55P03")
+    }
+
     fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
             StoreError::Database(sqlx::Error::Database(error)) => error.code(),

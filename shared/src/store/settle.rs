@@ -296,7 +296,7 @@ async fn fold(tx: &mut Tx, task: TaskId, sum: &TaskSums, now: Millis) -> Result<
 }
 
 async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()> {
-    const COPY: &str =
+    const COPY_PG: &str =
         "COPY results (task_id, seq, address, reason, score, flags, credit, attempts,
             step, checked_at, smtp_code, mx, did_you_mean, detail)
         FROM STDIN WITH (FORMAT binary)";
@@ -309,7 +309,7 @@ async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()
         Tx::Pg(lent) => {
             let bytes = copy_rows(number, steps);
             within!(lent, c => {
-                let mut copy = c.copy_in_raw(COPY).await?;
+                let mut copy = c.copy_in_raw(COPY_PG).await?;
                 copy.send(bytes).await?;
                 copy.finish().await
             })?

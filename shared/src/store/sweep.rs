@@ -131,6 +131,20 @@ impl Store {
         Ok(due.into_iter().map(|(task, no)| BatchRef { task, no }).collect())
     }
 
+    /// The queue did not take these: they are looked for at once.
+    pub async fn not_sent(&self, batches: &[BatchRef], now: Millis) -> Result<()> {
+        const SQL: &str = "UPDATE batches SET due_at = $3
+            WHERE task_id = $1 AND no = $2 AND state = 1 AND due_at > $3";
+        let mut ordered = batches.to_vec();
+        ordered.sort_unstable();
+        let mut tx = self.begin_unsynced().await?;
+        for batch in ordered {
+            on!(&mut tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no).bind(now - 1)
+                .execute(c).await.map(|_| ()))?;
+        }
+        tx.commit().await
+    }
+
     /// Makes every queued batch due at once: the queue has lost its memory.
     pub async fn forget_messages(&self, now: Millis) -> Result<u64> {
         const LITE: &str = "UPDATE batches SET due_at = $1

@@ -34,7 +34,7 @@ on_both_engines!(any_commit_may_fail_once);
 /// Addresses of the task, every tenth of them unknown.
 const ADDRESSES: usize = 60;
 /// Commits of an undisturbed run that may fail; repairs and retries make more of them.
-const COMMITS: usize = 24;
+const COMMITS: usize = 14;
 
 /// What the database might say.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +148,7 @@ fn settings(url: &str) -> Settings {
         ("LISTMILL_BATCH_SIZE", "10"),
         ("LISTMILL_DATABASE_URL", url),
         ("LISTMILL_PROVIDER", "sandbox"),
+        ("LISTMILL_SANDBOX_LATENCY", "30ms"),
         ("LISTMILL_LEASE_TTL", "1s"),
         ("LISTMILL_SWEEP_INTERVAL", "100ms"),
         ("LISTMILL_WORKER_CONCURRENCY", "8"),
@@ -193,7 +194,7 @@ async fn run(world: &World, case: Case) -> usize {
     let queue = Queue::Memory(MemoryQueue::default());
     let app = App::new(store, queue, clock, ids, settings);
     let drain = CancellationToken::new();
-    let worker = tokio::spawn(listmill_worker::run(app.clone(), provider, drain.clone()));
+    let worker = tokio::spawn(Box::pin(listmill_worker::run(app.clone(), provider, drain.clone())));
     let what = format!("the task completes after {case:?}");
     eventually(&what, Duration::from_secs(30), || async {
         (world.task(task).await.status == TaskStatus::Completed).then_some(())
