@@ -45,15 +45,6 @@ const IDLE: Duration = Duration::from_millis(500);
 /// A connection older than this is replaced, so that nothing that a server keeps for it grows for ever.
 const OLD: Duration = Duration::from_secs(1800);
 
-/// What every session of PostgreSQL begins with.
-const PG_SESSION: &'static str = "SET idle_in_transaction_session_timeout = '3s';
-    SET lock_timeout = '2s';
-    SET statement_timeout = '10s';
-    SET tcp_keepalives_idle = 10;
-    SET tcp_keepalives_interval = 5;
-    SET tcp_keepalives_count = 3;
-    SET tcp_user_timeout = '20s'";
-
 /// A connection of either engine.
 pub trait Link: Connection + 'static {
     /// How it is made.
@@ -67,7 +58,13 @@ pub trait Link: Connection + 'static {
 
 impl Link for PgConnection {
     type How = PgConnectOptions;
-    const SESSION: &'static str = PG_SESSION;
+    const SESSION: &'static str = "SET idle_in_transaction_session_timeout = '3s';
+        SET lock_timeout = '2s';
+        SET statement_timeout = '10s';
+        SET tcp_keepalives_idle = 10;
+        SET tcp_keepalives_interval = 5;
+        SET tcp_keepalives_count = 3;
+        SET tcp_user_timeout = '20s'";
 
     async fn say(&mut self, sql: &'static str) -> sqlx::Result<()> {
         sqlx::raw_sql(sql).execute(self).await.map(|_| ())

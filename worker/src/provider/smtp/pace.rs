@@ -47,7 +47,9 @@ const SOONEST: Millis = 1_000;
 /// Who comes so many milliseconds before their turn is not sent away again.
 const EARLY: Millis = 50;
 /// At a host that is slower than its pace turns are so many intervals apart at most.
-const SLOWEST: f64 = 16.0;
+const SLOWEST: f64 = 4.0;
+/// More processes than this are not reckoned with when a turn is promised.
+const PROCESSES: usize = 4;
 /// Other processes hear that turns are kept once in this time, in milliseconds.
 const KEEP: Millis = 5_000;
 /// Promises that are remembered.
@@ -306,10 +308,11 @@ impl Pace {
         (anybody, anybody.saturating_add(in_time(AWAY).clamp(2, most)))
     }
 
-    /// How many processes ask this group, about: each has an equal part of the connections.
+    /// How many processes ask this group, about: each has an equal part of the connections. One that has just
+    /// come has next to none for a moment, which must not look like many processes.
     fn processes(&self) -> usize {
         let part = self.part.load(Ordering::Relaxed).max(1);
-        self.connections_at_once.div_ceil(part).max(1)
+        self.connections_at_once.div_ceil(part).clamp(1, PROCESSES)
     }
 
     /// Somebody has come for a promised turn.
