@@ -5,6 +5,7 @@ mod cancel;
 mod deferrals;
 mod faults;
 mod lease;
+mod once;
 mod property;
 mod receive;
 mod settle;
