@@ -32,7 +32,10 @@ use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
 use listmill_shared::queue::Delivery;
 use listmill_shared::store::batches::Held;
 use listmill_shared::store::sweep::Ended;
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot, watch};
+use tokio::sync::{
+    OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, oneshot,
+    watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatcher::Dispatcher;
@@ -48,6 +51,11 @@ use crate::turns::{SOON, Turn, Turns};
 const STEP_AGE: Duration = Duration::from_millis(100);
 /// So many are settled without waiting.
 const STEP_ROWS: usize = 500;
+
+/// How often, and how long in between, a batch that must be alone looks for a moment when nothing else is at
+/// work, before it keeps others from beginning.
+const QUIET_TRIES: usize = 300;
+const QUIET_WAIT: Duration = Duration::from_millis(100);
 
 /// What every processor of this process shares.
 pub struct Shared {
@@ -150,18 +158,18 @@ async fn work_on(
     };
     let caution = Caution::of(lease.lost, batch.len() - lease.done.len());
     let mut permit = Some(permit);
-    let (_alone, _among) = match (caution, shared.alone.try_read()) {
-        (Caution::None, Ok(among)) => (None, Some(among)),
+    let company = match (caution, shared.alone.clone().try_read_owned()) {
+        (Caution::None, Ok(among)) => Company::Others(among),
         (Caution::None, Err(_)) => {
             // Those at work must end first, and need permits for that.
             permit = None;
-            (None, Some(shared.alone.read().await))
+            Company::Others(shared.alone.clone().read_owned().await)
         }
         (_, among) => {
             drop(among);
             permit = None;
             tracing::warn!(batch = ?lease.batch, lost = lease.lost, ?caution, "its leases keep being lost");
-            (Some(shared.alone.write().await), None)
+            alone(shared).await
         }
     };
     let run = Run {
@@ -183,8 +191,26 @@ async fn work_on(
         batch: Arc::new(batch),
         lease,
         room,
+        company: Some(company),
     };
     run.run(lost, course).await;
+}
+
+/// Who else may be at work in the process.
+enum Company {
+    Others(#[expect(dead_code, reason = "held")] OwnedRwLockReadGuard<()>),
+    Nobody(#[expect(dead_code, reason = "held")] OwnedRwLockWriteGuard<()>),
+}
+
+/// Waits until nothing else is at work: for a quiet moment at first, then by letting nothing new begin.
+async fn alone(shared: &Shared) -> Company {
+    for _ in 0..QUIET_TRIES {
+        if let Ok(nobody) = shared.alone.clone().try_write_owned() {
+            return Company::Nobody(nobody);
+        }
+        tokio::time::sleep(QUIET_WAIT).await;
+    }
+    Company::Nobody(shared.alone.clone().write_owned().await)
 }
 
 /// An address under way; its permit is free again when it ends or is dropped.
@@ -244,6 +270,8 @@ struct Run {
     under_way: FuturesUnordered<BoxFuture<'static, Outcome>>,
     permit: Option<OwnedSemaphorePermit>,
     room: Room,
+    /// Held while addresses are verified; a settlement may take its time without it.
+    company: Option<Company>,
 }
 
 impl Run {
@@ -252,6 +280,7 @@ impl Run {
         let after = self.after();
         self.under_way.clear();
         self.permit = None;
+        self.company = None;
         self.room.set(0);
         if let End::Lost = end {
             return;
