@@ -148,6 +148,11 @@ impl Store {
                 Store::Pg(Lender::postgres(how, size as usize)?)
             }
         };
+        // A new file is made by one process at a time; where no lock can be had, it is hoped for the best.
+        let _turn = match &store {
+            Store::Lite { path, .. } => lock_file(path).await.ok(),
+            Store::Pg(_) => None,
+        };
         store.ping().await?;
         Ok(store)
     }
@@ -317,11 +322,11 @@ impl Store {
     }
 }
 
-/// Takes the turn to change a SQLite file's schema; free again when dropped.
+/// Takes the turn to make a SQLite file or change its schema; free again when dropped.
 async fn lock_file(path: &std::path::Path) -> Result<std::fs::File> {
     let path = path.with_extension("migrate-lock");
     let locking = tokio::task::spawn_blocking(move || {
-        let file = std::fs::File::create(path)?;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
         file.lock()?;
         Ok(file)
     });
