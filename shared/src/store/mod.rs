@@ -132,6 +132,9 @@ const LITE_READERS: usize = 4;
 /// A statement on SQLite has nobody to wait for but the disk.
 const LITE_STATEMENT: Duration = LONG;
 
+/// How long another process may take to make a file or change its schema.
+const LITE_TURN: Duration = Duration::from_secs(60);
+
 static PG_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/postgres");
 static LITE_MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -330,6 +333,10 @@ async fn lock_file(path: &std::path::Path) -> Result<std::fs::File> {
         file.lock()?;
         Ok(file)
     });
-    let locked = locking.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+    // Whoever has it may be frozen.
+    let Ok(locked) = tokio::time::timeout(LITE_TURN, locking).await else {
+        return Err(StoreError::Slow(LITE_TURN));
+    };
+    let locked = locked.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
     Ok(locked.map_err(sqlx::Error::Io)?)
 }
