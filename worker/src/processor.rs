@@ -159,17 +159,22 @@ async fn work_on(
     let caution = Caution::of(lease.lost, batch.len() - lease.done.len());
     let mut permit = Some(permit);
     let company = match (caution, shared.alone.clone().try_read_owned()) {
-        (Caution::None, Ok(among)) => Company::Others(among),
+        (Caution::None, Ok(among)) => Some(Company::Others(among)),
         (Caution::None, Err(_)) => {
             // Those at work must end first, and need permits for that.
             permit = None;
-            Company::Others(shared.alone.clone().read_owned().await)
+            Some(Company::Others(shared.alone.clone().read_owned().await))
         }
         (_, among) => {
             drop(among);
             permit = None;
             tracing::warn!(batch = ?lease.batch, lost = lease.lost, ?caution, "its leases keep being lost");
-            alone(shared).await
+            tokio::select! {
+                company = alone(shared) => Some(company),
+                () = lost.cancelled() => return,
+                // Handed back below without being asked about: this loss would be no sign of anything.
+                () = shared.drain.cancelled() => None,
+            }
         }
     };
     let run = Run {
@@ -191,7 +196,7 @@ async fn work_on(
         batch: Arc::new(batch),
         lease,
         room,
-        company: Some(company),
+        company,
     };
     run.run(lost, course).await;
 }

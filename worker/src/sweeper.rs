@@ -132,7 +132,7 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    /// The queue is empty of memory: everything queued is looked for now.
+    /// The queue was wiped: everything queued is looked for at once.
     async fn wiped(&self) {
         let mut wiped = self.app.queue.wiped();
         while wiped.changed().await.is_ok() {
@@ -146,7 +146,7 @@ impl Sweeper<'_> {
     async fn look_for_all(&self) -> Result<(), StoreError> {
         if self.app.store.forget_messages(self.app.now() - 1).await? > 0 {
             let lost = self.app.send_lost(AT_ONCE).await?;
-            tracing::warn!(batches = lost, "the queue was empty of memory; sending again");
+            tracing::warn!(batches = lost, "the queue was wiped; its messages are sent again");
         }
         Ok(())
     }

@@ -167,7 +167,8 @@ impl Store {
         read!(self, c => sqlx::query_as(SQL).fetch_all(c).await)
     }
 
-    /// Accounts that have work: those served longest ago, all that have something out among them.
+    /// Accounts that have work, those served longest ago first: so many that some of them have nothing out, if
+    /// any has not.
     async fn ready(&self, standing: &Standing) -> Result<Vec<Ready>> {
         const SQL: &str = "SELECT r.account_id, a.weight, r.turn FROM ready_accounts r
             JOIN accounts a ON a.id = r.account_id ORDER BY r.turn LIMIT $1";

@@ -34,7 +34,7 @@ pub(super) const LONG: Duration = Duration::from_secs(600);
 pub(super) const LOOK_UP: Duration = Duration::from_secs(2);
 /// Beyond the server's limit, for its answer.
 const SLACK: Duration = Duration::from_secs(2);
-/// How long a free connection is waited for.
+/// How long a connection is waited for, whatever it takes to get one.
 const WAIT: Duration = Duration::from_secs(5);
 /// SQLite has one writer: who writes waits for all who came before.
 const LITE_WAIT: Duration = Duration::from_secs(30);
@@ -159,7 +159,11 @@ impl<L: Link> Lender<L> {
 
     /// Lends a connection whose statements may take `limit` each.
     pub(super) async fn lend(&self, limit: Duration) -> Result<Lent<L>> {
-        let object = self.pool.get().await.map_err(|error| match error {
+        // The whole, too, has a limit: each of many dead connections in a row takes its time to be found out.
+        let Ok(got) = tokio::time::timeout(self.wait, self.pool.get()).await else {
+            return Err(StoreError::NoConnection(self.wait));
+        };
+        let object = got.map_err(|error| match error {
             PoolError::Backend(error) => StoreError::Database(error),
             PoolError::Closed => StoreError::Database(sqlx::Error::PoolClosed),
             PoolError::Timeout(managed::TimeoutType::Wait) => StoreError::NoConnection(self.wait),
