@@ -35,7 +35,7 @@ pub fn describe_metrics() {
     );
     metrics::describe_gauge!(
         "listmill_stuck_seconds",
-        "For how long the part has not got on that has been stuck longest; 0 = none."
+        "Seconds without progress of the part that has been stuck longest; 0 = none."
     );
     metrics::describe_gauge!(
         "listmill_blocking_sessions",
@@ -43,7 +43,7 @@ pub fn describe_metrics() {
     );
     metrics::describe_gauge!(
         "listmill_clock_offset_seconds",
-        "What this machine's clock lacks to the database's."
+        "Seconds that this machine's clock is behind the database's; negative: ahead."
     );
     metrics::describe_counter!("listmill_leases_lost_total", "Leases that were taken over.");
     metrics::describe_gauge!("listmill_build_info", "1, labelled with the version.");

@@ -235,8 +235,8 @@ impl From<StoreError> for Problem {
                 tracing::warn!(%error, "held by another session; answered 503");
                 Self::new(
                     UNAVAILABLE,
-                    "What this would change is held by something that stands still. It is let go by \
-                     itself, and nothing was changed. Please try again.",
+                    "Another database session holds what this request would change. Nothing was \
+                     changed. Please try again in a moment.",
                 )
                 .retry_after(2)
             }

@@ -309,7 +309,7 @@ async fn tell_stuck(app: &App) {
         for one in &held {
             let what = (one.part, one.about.clone());
             if !told.contains(&what) {
-                tracing::warn!(part = one.part, about = %one.about, "does not get on");
+                tracing::warn!(part = one.part, about = %one.about, "a part of this process makes no progress");
             }
         }
         told = held.into_iter().map(|held| (held.part, held.about)).collect();

@@ -200,7 +200,7 @@ async fn write(desk: &Desk, account: AccountId, steps: &[Step]) -> Result<Settle
                 tracing::warn!(%error, %account, steps = steps.len(), "not settled yet; trying again")
             }
             Class::Unknown => {
-                tracing::error!(%error, %account, steps = steps.len(), "cannot settle, and nobody knows why; nothing is lost, trying again")
+                tracing::error!(%error, %account, steps = steps.len(), "cannot settle, for a reason that is not known; nothing is lost, trying again")
             }
         }
         failed = true;
