@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use listmill_tests::random::Random;
-use listmill_tests::{Client, Customer, Deployment, Setup, Size, Task, Weight, lists};
+use listmill_tests::{Deployment, Setup, Size, Weight, lists};
 
 const ADDRESSES: u64 = 50_000;
 const KILLS: usize = 20;
@@ -41,18 +41,6 @@ async fn cause(app: &mut Deployment, trouble: Trouble, random: &mut Random) {
     }
 }
 
-/// One result for each seq, each charged once.
-async fn assert_whole(customer: &Customer, client: &Client, task: &Task) {
-    let c = task.counts;
-    assert_eq!((c.unique, c.processed, c.deliverable), (ADDRESSES, ADDRESSES, ADDRESSES), "{c:?}");
-    assert_eq!((task.credits.charged, task.credits.held), (ADDRESSES, 0));
-    let results = client.results(&task.id).await;
-    let seqs: Vec<u64> = results.iter().map(|r| r["seq"].as_u64().expect("seq")).collect();
-    assert_eq!(seqs, (0..ADDRESSES).collect::<Vec<u64>>(), "one result for each seq");
-    assert!(results.iter().all(|r| r["credit"] == "charged"));
-    assert_eq!(client.balance().await + ADDRESSES, customer.granted);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_workers_redis_and_postgres() {
     let mut random = Random::printed();
@@ -73,7 +61,8 @@ async fn of_workers_redis_and_postgres() {
         cause(&mut app, trouble, &mut random).await;
     }
     let task = client.wait_for(&id, "completed", limit).await;
-    assert_whole(&customer, &client, &task).await;
+    client.assert_whole(&task, ADDRESSES).await;
+    assert_eq!(client.balance().await + ADDRESSES, customer.granted);
     app.finish().await;
 }
 
@@ -97,6 +86,7 @@ async fn of_the_embedded_process() {
         app.kill9_and_restart_worker(0);
     }
     let task = client.wait_for(&id, "completed", limit).await;
-    assert_whole(&customer, &client, &task).await;
+    client.assert_whole(&task, ADDRESSES).await;
+    assert_eq!(client.balance().await + ADDRESSES, customer.granted);
     app.finish().await;
 }

@@ -27,18 +27,6 @@ async fn submit(app: &Deployment) -> (Customer, Client, String) {
     (customer, client, id)
 }
 
-async fn assert_whole(client: &Client, task: &Task, granted: u64) -> Vec<Value> {
-    let c = task.counts;
-    assert_eq!((c.unique, c.processed, c.deliverable), (ADDRESSES, ADDRESSES, ADDRESSES), "{c:?}");
-    assert_eq!((task.credits.charged, task.credits.held), (ADDRESSES, 0));
-    let results = client.results(&task.id).await;
-    let seqs: Vec<u64> = results.iter().map(|r| r["seq"].as_u64().expect("seq")).collect();
-    assert_eq!(seqs, (0..ADDRESSES).collect::<Vec<u64>>(), "one result for each seq");
-    assert!(results.iter().all(|r| r["credit"] == "charged"));
-    assert_eq!(client.balance().await + ADDRESSES, granted);
-    results
-}
-
 /// Every process says that it is not ready, as the database takes no writes.
 async fn wait_said_read_only(app: &Deployment) {
     for node in app.apis.iter().chain(&app.workers) {
@@ -84,7 +72,8 @@ async fn read_only_for_a_while() {
     eprintln!("read-only: {refused} writes refused; goes on {:?} after it", back.elapsed());
     app.wait_ready().await;
     let task = client.wait_for(&id, "completed", LIMIT).await;
-    assert_whole(&client, &task, customer.granted).await;
+    client.assert_whole(&task, ADDRESSES).await;
+    assert_eq!(client.balance().await + ADDRESSES, customer.granted);
     app.finish().await;
 }
 
@@ -126,7 +115,8 @@ async fn a_switch_to_a_replica() {
     app.client(&said.key).get("/v1/tasks").await.expect(200);
     let task = client.wait_for(&id, "completed", LIMIT).await;
     app.assert_all_up();
-    let results = assert_whole(&client, &task, said.granted).await;
+    let results = client.assert_whole(&task, ADDRESSES).await;
+    assert_eq!(client.balance().await + ADDRESSES, said.granted);
     let now: HashMap<&str, &Value> =
         results.iter().map(|r| (r["email"].as_str().expect("email"), r)).collect();
     assert!(!said.results.is_empty());

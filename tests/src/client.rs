@@ -208,6 +208,21 @@ impl Client {
         self.all_pages(&format!("/v1/ledger?{filter}"), 1_000).await
     }
 
+    /// A task of as many deliverable addresses is complete: one result for each seq, each charged once,
+    /// nothing held. The results, by seq.
+    pub async fn assert_whole(&self, task: &Task, addresses: u64) -> Vec<Value> {
+        let c = task.counts;
+        assert_eq!(task.status, "completed", "{task:#?}");
+        let all = (addresses, addresses, addresses);
+        assert_eq!((c.unique, c.processed, c.deliverable), all, "{task:#?}");
+        assert_eq!((task.credits.charged, task.credits.held), (addresses, 0), "{task:#?}");
+        let results = self.results(&task.id).await;
+        let seqs = results.iter().map(|result| result["seq"].as_u64().expect("seq"));
+        assert!(seqs.eq(0..addresses), "one result for each seq");
+        assert!(results.iter().all(|result| result["credit"] == "charged"));
+        results
+    }
+
     /// The balance of the kind `email`.
     pub async fn balance(&self) -> u64 {
         let body = self.get("/v1/account/credits").await.expect(200).json();

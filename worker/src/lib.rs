@@ -2,15 +2,16 @@
 //! settles what it found.
 //!
 //! ```text
-//! queue ──▶ runtime (apalis) ──▶ processor: lease ▸ verify ▸ … ──▶ settler ──▶ store
-//!                                     ▲ stops: cancelled and paused tasks
-//!                                     ▲ leases: kept alive, or lost
+//! queue ──▶ runtime (apalis) ──▶ processor: lease ──▶ run: verify ▸ … ──▶ settler ──▶ store
+//!                                                      ▲ stops: cancelled and paused tasks
+//!                                                      ▲ leases: kept alive, or lost
 //! dispatcher: who is next, whenever there is room
 //! sweeper: expired leases, lost messages, what is due
 //! ```
 //!
 //! Nothing here knows of API keys: a revocation has no way to reach a running task.
 
+mod company;
 mod dispatcher;
 pub mod doctor;
 mod health;
@@ -18,6 +19,7 @@ mod leaser;
 mod leases;
 mod processor;
 pub mod provider;
+mod run;
 mod runtime;
 mod settler;
 mod stops;

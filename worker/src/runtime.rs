@@ -18,11 +18,12 @@ use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::batch::BatchRef;
 use listmill_shared::queue::{Delivery, Line};
 use listmill_shared::store::StoreError;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::company::House;
 use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
 use crate::leaser::Leaser;
@@ -146,7 +147,7 @@ pub async fn run(
         stops: stops.clone(),
         settler,
         dispatcher: dispatcher.clone(),
-        alone: Arc::new(RwLock::new(())),
+        house: House::default(),
         drain: drain.clone(),
         abort: CancellationToken::new(),
         inflight: metrics::gauge!("listmill_inflight_addresses"),

@@ -98,7 +98,7 @@ pub enum Caution {
     None,
     /// With nothing else in the process, and no more than so many addresses.
     Alone(usize),
-    /// Its first address has ended every process that asked about it, and is asked about no more.
+    /// Its first suspect has ended every process that asked about it, and is asked about no more.
     GiveUp,
 }
 
@@ -116,6 +116,15 @@ impl Caution {
         match again > 0 && share(again - 1) <= 1 {
             true => Caution::GiveUp,
             false => Caution::Alone(share(again).max(1)),
+        }
+    }
+
+    /// How many suspects are run; `None` = every address.
+    pub fn most(self) -> Option<usize> {
+        match self {
+            Caution::None => None,
+            Caution::Alone(most) => Some(most),
+            Caution::GiveUp => Some(1),
         }
     }
 }
@@ -147,6 +156,24 @@ pub struct Lease {
     pub attempt: i32,
     /// Leases before this one, in a row, that ended without a word.
     pub lost: i32,
+}
+
+impl Lease {
+    /// Which of `seqs` to run when the batch is run alone, `most` of them, ascending: those that nobody was
+    /// asked about yet, then those that were due first. Whatever becomes due meanwhile, the next lease
+    /// begins with the same ones until they have their results.
+    pub fn suspects(&self, seqs: impl Iterator<Item = i64>, most: usize) -> Vec<i64> {
+        let due = |seq: i64| {
+            let found = self.deferred.binary_search_by_key(&seq, |one| one.seq).ok();
+            found.and_then(|at| self.deferred.get(at)).map(|one| one.due_at)
+        };
+        let left = seqs.filter(|seq| self.done.binary_search(seq).is_err());
+        let mut left: Vec<(Option<Millis>, i64)> = left.map(|seq| (due(seq), seq)).collect();
+        left.sort_unstable();
+        let mut first: Vec<i64> = left.into_iter().take(most).map(|(_, seq)| seq).collect();
+        first.sort_unstable();
+        first
+    }
 }
 
 /// One finished address, before it is stored.
@@ -250,6 +277,34 @@ mod tests {
         assert_eq!(Caution::of(5, 1), Caution::Alone(1));
         assert_eq!(Caution::of(6, 1), Caution::GiveUp);
         assert_eq!(Caution::of(90, 1_000_000), Caution::GiveUp);
+    }
+
+    fn lease(done: &[i64], deferred: &[(i64, Millis)]) -> Lease {
+        let deferred = deferred.iter().map(|&(seq, due_at)| Deferral { seq, attempts: 1, due_at });
+        Lease {
+            batch: BatchRef { task: TaskId::new(&Ids::seeded(3), 1), no: 0 },
+            account: AccountId::new(&Ids::seeded(4), 1),
+            token: 1,
+            first_seq: 10,
+            payload: Vec::new(),
+            held: 5,
+            done: done.to_vec(),
+            deferred: deferred.collect(),
+            leased_at: 1_000,
+            horizon: 31_000,
+            attempt: 7,
+            lost: 6,
+        }
+    }
+
+    #[test]
+    fn suspects_are_those_never_asked_about_then_those_due_first() {
+        let lease = lease(&[11], &[(10, 900), (12, 800), (14, 70_000)]);
+        let suspects = |most| lease.suspects(10..16, most);
+        assert_eq!(suspects(1), [13]);
+        assert_eq!(suspects(2), [13, 15]);
+        assert_eq!(suspects(3), [12, 13, 15]);
+        assert_eq!(suspects(9), [10, 12, 13, 14, 15]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use listmill_shared::domain::verdict::Reason;
 use listmill_tests::redis::Redis;
-use listmill_worker::provider::smtp::pace::{Figured, Figures, Together};
+use listmill_worker::provider::smtp::figures::{Figured, Figures, Together};
 use listmill_worker::provider::smtp::{Config, Finding, Smtp};
 
 use super::server::{Act, Script, say};

@@ -12,7 +12,7 @@ mod servers;
 use std::time::Duration;
 
 use listmill_tests::client::send;
-use listmill_tests::{Client, Customer, Deployment, Reply, Setup, Size, Task, lists, within};
+use listmill_tests::{Client, Customer, Deployment, Reply, Setup, Size, lists, within};
 use reqwest::Method;
 
 /// Addresses a second that one worker does: the sandbox's latency bounds it, not the machine.
@@ -60,18 +60,6 @@ async fn cancel(client: &Client, id: &str, limit: Duration) -> Reply {
     within("the answer to a cancellation", limit, send(request)).await
 }
 
-/// One result for each seq, each charged once.
-async fn assert_whole(client: &Client, task: &Task, addresses: u64) {
-    let c = task.counts;
-    assert_eq!(task.status, "completed", "{task:#?}");
-    assert_eq!((c.unique, c.processed, c.deliverable), (addresses, addresses, addresses), "{c:?}");
-    assert_eq!((task.credits.charged, task.credits.held), (addresses, 0), "{task:#?}");
-    let results = client.results(&task.id).await;
-    let seqs = results.iter().map(|result| result["seq"].as_u64().expect("seq"));
-    assert!(seqs.eq(0..addresses), "one result for each seq");
-    assert!(results.iter().all(|result| result["credit"] == "charged"));
-}
-
 /// A cancelled task: as many results are charged as it says, nothing is held.
 async fn assert_cancelled(client: &Client, id: &str) -> u64 {
     let task = client.task(id).await;
@@ -88,7 +76,7 @@ async fn ends_exactly(app: &mut Deployment, owner: &Customer, big: (&str, u64), 
     let client = owner.client.clone().patient();
     let task = client.wait_for(id, "completed", LIMIT * 3).await;
     app.assert_all_up();
-    assert_whole(&client, &task, addresses).await;
+    client.assert_whole(&task, addresses).await;
     let charged = assert_cancelled(&client, cancelled).await;
     assert_eq!(client.balance().await + addresses + charged, owner.granted);
 }

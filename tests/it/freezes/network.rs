@@ -9,7 +9,7 @@ use listmill_tests::proxy::Proxy;
 use listmill_tests::{Client, Deployment, Reply, Weight, eventually};
 use reqwest::Method;
 
-use super::{LIMIT, RATE, assert_whole, running, setup, ten_addresses};
+use super::{LIMIT, RATE, running, setup, ten_addresses};
 
 const AWAY: Duration = Duration::from_secs(15);
 
@@ -53,7 +53,7 @@ async fn a_network_that_drops_packets() {
     app.wait_ready().await;
     ten_addresses(&other, Duration::from_secs(20)).await;
     let task = client.wait_for(&id, "completed", LIMIT).await;
-    assert_whole(&client, &task, addresses).await;
+    client.assert_whole(&task, addresses).await;
     assert_eq!(client.balance().await, 0);
     app.finish().await;
 }
@@ -72,7 +72,7 @@ async fn connections_lost(wire: fn(&Wires) -> &Proxy) {
     app.wait_ready().await;
     ten_addresses(&other, Duration::from_secs(20)).await;
     let task = client.wait_for(&id, "completed", LIMIT).await;
-    assert_whole(&client, &task, addresses).await;
+    client.assert_whole(&task, addresses).await;
     all_are_alive(&mut app).await;
     app.finish().await;
 }

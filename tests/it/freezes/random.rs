@@ -11,7 +11,7 @@ use listmill_tests::{Client, Deployment, Weight, lists, sql};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{LIMIT, assert_whole, number, setup};
+use super::{LIMIT, number, setup};
 
 const ADDRESSES: u64 = 20_000;
 const WORKERS: usize = 3;
@@ -109,7 +109,7 @@ async fn random_freezes() {
     for listed in client.tasks().await {
         let id = parse(&listed).id;
         let task = client.wait_for(&id, "completed", LIMIT).await;
-        assert_whole(&client, &task, ADDRESSES).await;
+        client.assert_whole(&task, ADDRESSES).await;
         charged += task.credits.charged;
     }
     assert_eq!(client.balance().await + charged, owner.granted);

@@ -22,7 +22,7 @@ use http::Http;
 use lists::ListFiles;
 use remember::Remember;
 pub use sandbox::Sandbox;
-use smtp::pace::{Figured, Figures, Together};
+use smtp::figures::{Figured, Figures, Together};
 use smtp::{Config, SetupError, Smtp};
 
 /// The port at which the world's mail servers listen.

@@ -20,8 +20,9 @@
 mod breaker;
 mod catch_all;
 pub(crate) mod connection;
+pub mod figures;
 mod group;
-pub mod pace;
+mod pace;
 mod pool;
 mod probe;
 pub mod reply;
@@ -92,7 +93,7 @@ pub struct Config {
     /// How long a host where nobody listened is left alone.
     pub down_for: Duration,
     /// How fast mail hosts are asked; `None` = as fast as they answer.
-    pub pace: Option<pace::Figured>,
+    pub pace: Option<figures::Figured>,
     /// Mail hosts that can be reached if any can, to tell a dead list from a dead network.
     pub landmarks: Vec<String>,
     /// How often it is tried whether mail hosts can be reached again.

@@ -1,12 +1,10 @@
 //! How fast mail hosts are asked, and what becomes of an address whose turn does not come.
 //!
-//! Data: hosts form *groups*. A big provider's hosts (by the end of their names) are one; any other
-//! host is its own, by its address, as many domains' names lead to one machine. A group's [`Pace`] is
-//! two budgets (recipients and connections in a minute, see [`Pacer`]), a share of the connections at
-//! once and the [`Rest`] that the host wants (both between processes, see
-//! [`listmill_shared::queue::share`]), the *crowd* of those who wait for their turn here or have it,
-//! the *line* of those who were put off (all processes', see [`listmill_shared::queue::line`]), and
-//! which turns were *promised* here to whom.
+//! Data: hosts form *groups* (see [`super::figures`]). A group's [`Pace`] is two budgets (recipients and
+//! connections in a minute, see [`Pacer`]), a share of the connections at once and the [`Rest`] that the
+//! host wants (both between processes, see [`listmill_shared::queue::share`]), the *crowd* of those who
+//! wait for their turn here or have it, the *line* of those who were put off (all processes', see
+//! [`listmill_shared::queue::line`]), and which turns were *promised* here to whom.
 //!
 //! Invariants:
 //! - every RCPT TO and every new connection has taken a cell of its group's budget before;
@@ -22,7 +20,6 @@
 //!   comes to an end.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +29,8 @@ use listmill_shared::queue::line::Line;
 use listmill_shared::queue::pace::{Budget, Pacer, Rate};
 use listmill_shared::queue::share::{Rest, Share};
 use tokio::sync::Mutex as Queue;
+
+use super::figures::Figures;
 
 /// How many times its connections may wait for a group's turn or have it.
 const CROWD: usize = 2;
@@ -59,60 +58,6 @@ const FORGET: Millis = 600_000;
 
 /// When those come again who found every connection in use.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// How fast one group may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    /// Recipients named in a minute.
-    pub recipients_per_minute: u32,
-    /// Connections opened in a minute.
-    pub connections_per_minute: u32,
-    /// Connections at once.
-    pub connections: usize,
-}
-
-/// Hosts that share one pace.
-#[derive(Debug, Clone)]
-pub struct Together {
-    /// What the group is called.
-    pub name: String,
-    /// Ends of its hosts' names.
-    pub hosts: Vec<String>,
-    /// How fast.
-    pub figures: Figures,
-}
-
-/// Every group's figures.
-#[derive(Debug, Clone)]
-pub struct Figured {
-    /// Of a host that is in no group.
-    pub usual: Figures,
-    /// Big providers.
-    pub together: Vec<Together>,
-}
-
-impl Figured {
-    /// The group that the mail host `name` at `ip` belongs to.
-    pub fn group(&self, name: &str, ip: IpAddr) -> (Arc<str>, Figures) {
-        let fits = |end: &str| {
-            let end = end.trim_matches('.');
-            let before = name.len().checked_sub(end.len()).filter(|at| name.is_char_boundary(*at));
-            before.is_some_and(|at| {
-                name[at..].eq_ignore_ascii_case(end) && (at == 0 || name[..at].ends_with('.'))
-            })
-        };
-        let longest = self
-            .together
-            .iter()
-            .flat_map(|group| group.hosts.iter().map(move |end| (end, group)))
-            .filter(|(end, _)| fits(end))
-            .max_by_key(|(end, _)| end.len());
-        match longest {
-            Some((_, group)) => (group.name.as_str().into(), group.figures),
-            None => (ip.to_string().into(), self.usual),
-        }
-    }
-}
 
 /// Why nobody was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -469,37 +414,6 @@ mod tests {
         let clock = Clock::manual(1_700_000_000_000);
         let pacer = Arc::new(Pacer::alone(clock.clone()));
         (Pace::new("a", FIGURES, &pacer, &clock), clock)
-    }
-
-    #[test]
-    fn the_longest_end_of_the_name_decides() {
-        let together = |name: &str, end: &str| Together {
-            name: name.into(),
-            hosts: vec![end.into()],
-            figures: FIGURES,
-        };
-        let figured = Figured {
-            usual: FIGURES,
-            together: vec![
-                together("business", "outlook.com"),
-                together("home", ".olc.outlook.com"),
-                together("search", "google.com"),
-            ],
-        };
-        let ip = "192.0.2.7".parse().unwrap();
-        for (host, group) in [
-            ("aspmx.l.google.com", "search"),
-            ("ALT1.Google.Com", "search"),
-            ("google.com", "search"),
-            ("notgoogle.com", "192.0.2.7"),
-            ("google.com.example", "192.0.2.7"),
-            ("a-example.mail.outlook.com", "business"),
-            ("outlook-com.olc.outlook.com", "home"),
-            ("", "192.0.2.7"),
-            ("ü.example", "192.0.2.7"),
-        ] {
-            assert_eq!(&*figured.group(host, ip).0, group, "{host}");
-        }
     }
 
     async fn wait(pace: &Pace, who: u64) -> Option<u64> {

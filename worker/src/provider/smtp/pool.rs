@@ -13,8 +13,9 @@ use listmill_shared::queue::pace::Pacer;
 use moka::future::Cache;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
+use super::figures::{Figured, Figures};
 use super::group::Group;
-use super::pace::{Figured, Figures, Pace};
+use super::pace::Pace;
 
 /// Hosts remembered.
 const HOSTS: u64 = 50_000;
