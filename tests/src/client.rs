@@ -27,6 +27,9 @@ pub struct Client {
 impl Client {
     pub fn new(bases: Vec<String>, key: Option<&str>) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120));
+        // A server that is stopped for a minute is not given up by the system in between.
+        #[cfg(target_os = "linux")]
+        let http = http.tcp_user_timeout(None::<Duration>);
         Self {
             http: http.build().expect("a client"),
             bases: Arc::new(bases),
