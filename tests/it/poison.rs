@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use listmill_tests::{Client, Deployment, Setup, Size, Task, Weight, for_each_size, lists, sql};
+use listmill_tests::{Client, Deployment, Setup, Size, Task, Weight, for_each_size, lists};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -112,8 +112,10 @@ async fn an_address_that_kills_its_process_ends_as_internal_error(size: Size) {
     assert_eq!(client.balance().await, 1);
     assert_all_deliverable(&beside_task, &beside.results(&beside_id).await);
     assert_eq!(beside.balance().await, 0);
-    let query = format!("SELECT detail FROM results WHERE address = '{KILLER}'");
-    let why = sql::text(&app.database_url(), &query).await.expect("a detail");
+    let killer = format!("/v1/tasks/{id}/results/{}", LIST / 3);
+    let killer = client.get(&killer).await.expect(200).json();
+    assert_eq!(killer["email"], KILLER, "{killer}");
+    let why = killer["evidence"]["error"].as_str().expect("a reason").to_owned();
     eprintln!("what is said of it: {why}");
     assert!(why.contains("process"), "it does not say why: {why}");
     app.finish().await;

@@ -20,8 +20,11 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use listmill_shared::app::provider::{FollowUp, ask};
-use listmill_shared::domain::batch::{After, Caution, Deferral, Finding, Lease, Settled, Step};
+use listmill_shared::domain::batch::{
+    After, Caution, Deferral, Finding, Lease, Settled, Step, place,
+};
 use listmill_shared::domain::clock::Millis;
+use listmill_shared::domain::done::Done;
 use listmill_shared::domain::payload::Batch;
 use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -84,6 +87,8 @@ pub struct Run {
     /// Has the only suspect ended every process that asked about it?
     give_up: bool,
     findings: Vec<Finding>,
+    /// What has its result, with the steps that were taken.
+    done: Done,
     /// Set aside since the last step.
     deferrals: Vec<Deferral>,
     /// A step that is being settled.
@@ -121,6 +126,7 @@ impl Run {
             suspects,
             give_up: caution == Caution::GiveUp,
             findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
+            done: lease.done.clone(),
             deferrals: Vec::new(),
             settling: None,
             earliest: None,
@@ -234,7 +240,7 @@ impl Run {
     fn skip_done(&mut self) {
         while let Some(entry) = self.batch.get(self.next) {
             let seq = self.lease.first_seq + self.next as i64;
-            let done = self.lease.done.binary_search(&seq).is_ok();
+            let done = self.lease.is_done(seq);
             let aside = self.deferred(seq).filter(|one| one.due_at > self.lease.leased_at);
             let passed = entry.valid && self.is_no_suspect(seq);
             if !done && !passed && aside.is_none() && entry.valid {
@@ -247,7 +253,6 @@ impl Run {
             } else if !done {
                 self.findings.push(Finding {
                     seq,
-                    address: entry.text.into(),
                     verdict: Verdict::of(Reason::InvalidSyntax),
                     credit: Credit::Free,
                     attempts: 0,
@@ -372,7 +377,6 @@ impl Run {
             }
             Outcome::Found(Finding {
                 seq,
-                address: address.into(),
                 credit: verdict.reason.credit(),
                 verdict,
                 attempts,
@@ -387,8 +391,14 @@ impl Run {
     }
 
     fn take_step(&mut self, after: After) -> Step {
+        let done = self.done.clone();
+        for finding in &self.findings {
+            place(self.lease.first_seq, finding.seq).map(|place| self.done.insert(place));
+        }
         Step {
             batch: self.lease.batch,
+            first_seq: self.lease.first_seq,
+            done,
             account: self.lease.account,
             token: self.lease.token,
             findings: std::mem::take(&mut self.findings),

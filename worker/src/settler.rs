@@ -17,7 +17,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
-use listmill_shared::domain::batch::{Settled, Step};
+use listmill_shared::domain::batch::{BatchRef, Settled, Step};
 use listmill_shared::domain::id::AccountId;
 use listmill_shared::store::settle::Settlement;
 use listmill_shared::store::sweep::Ended;
@@ -154,14 +154,20 @@ async fn settle(desk: &Desk, account: AccountId, group: Vec<Merged>) {
     let (steps, replies): (Vec<Step>, Vec<_>) =
         group.into_iter().map(|merged| (merged.step, merged.replies)).unzip();
     match write(desk, account, &steps).await {
-        Ok(settlement) => told(desk, settlement, &steps, replies),
+        Ok(settlement) => {
+            let pieces = told(desk, settlement, &steps, replies);
+            merge(desk, &pieces).await;
+        }
         Err(error) if steps.len() == 1 => give_up(desk, account, &steps[0], &error).await,
         // One of them is poison: the others must not wait for it.
         Err(_) => {
             for (step, replies) in steps.into_iter().zip(replies) {
                 let alone = std::slice::from_ref(&step);
                 match write(desk, account, alone).await {
-                    Ok(settlement) => told(desk, settlement, alone, vec![replies]),
+                    Ok(settlement) => {
+                        let pieces = told(desk, settlement, alone, vec![replies]);
+                        merge(desk, &pieces).await;
+                    }
                     Err(error) => give_up(desk, account, &step, &error).await,
                 }
             }
@@ -227,13 +233,23 @@ async fn give_up(desk: &Desk, account: AccountId, step: &Step, error: &StoreErro
     }
 }
 
-/// Tells everybody what became of their steps.
+/// Makes one block of each of these batches; left as they are where that fails.
+async fn merge(desk: &Desk, pieces: &[BatchRef]) {
+    if pieces.is_empty() {
+        return;
+    }
+    if let Err(error) = desk.app.store.merge_blocks(pieces).await {
+        tracing::warn!(%error, batches = pieces.len(), "results are left in pieces");
+    }
+}
+
+/// Tells everybody what became of their steps; returns the batches that are done in pieces.
 fn told(
     desk: &Desk,
     settlement: Settlement,
     steps: &[Step],
     replies: Vec<Vec<oneshot::Sender<Settled>>>,
-) {
+) -> Vec<BatchRef> {
     if settlement.room {
         desk.dispatcher.poke();
     }
@@ -252,6 +268,7 @@ fn told(
             let _ = reply.send(outcome.clone());
         }
     }
+    settlement.pieces
 }
 
 fn record(steps: &[Step], started: Instant) {

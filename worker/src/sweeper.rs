@@ -245,6 +245,7 @@ impl Sweeper<'_> {
             app.store.drop_ingest(task).await?;
         }
         app.store.forget_answers(app.oldest_answer()).await?;
+        app.store.give_back().await?;
         if app.store.mark_forgotten(AT_ONCE, now).await? > 0 {
             self.dispatcher.poke();
         }

@@ -7,6 +7,23 @@ use listmill_shared::store::{Store, StoreError};
 use serde_json::json;
 
 use super::Context;
+use crate::output::Output;
+
+/// Brings a database up to date, with a progress bar where stored results are converted.
+pub async fn migrate(store: &Store, output: Output) -> Result<(), StoreError> {
+    let mut progress = None;
+    let mut told = |done, all| {
+        let unit = "results";
+        progress
+            .get_or_insert_with(|| output.progress("converting stored results", all, unit))
+            .set(done);
+    };
+    store.migrate_telling(&mut told).await?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    Ok(())
+}
 
 pub async fn run(context: Context) -> Result<ExitCode> {
     let settings = &context.settings;
@@ -19,7 +36,7 @@ pub async fn run(context: Context) -> Result<ExitCode> {
         let changed = match store.check_schema().await {
             Ok(()) => false,
             Err(StoreError::SchemaTooOld) => {
-                store.migrate().await?;
+                migrate(&store, context.output).await?;
                 store.check_schema().await?;
                 true
             }

@@ -41,7 +41,7 @@ pub async fn open(context: &Context) -> Result<App> {
         .with_context(|| format!("cannot open {}", settings.database_url))?;
     match (app.store.check_schema().await, &app.store) {
         (Err(StoreError::SchemaTooOld), Store::Lite { .. }) => {
-            app.store.migrate().await?;
+            migrate::migrate(&app.store, context.output).await?;
             crate::output::complain(&format!(
                 "note: brought the schema of {} up to date",
                 settings.database_url

@@ -15,6 +15,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::clock::Millis;
+use super::done::Done;
 use super::id::{AccountId, TaskId};
 use super::task::Tally;
 use super::verdict::{Credit, Verdict};
@@ -144,8 +145,8 @@ pub struct Lease {
     pub payload: Vec<u8>,
     /// Credits held for this lease; at most this many chargeable addresses may start.
     pub held: i64,
-    /// `seq`s that already have a result, ascending.
-    pub done: Vec<i64>,
+    /// What already has a result.
+    pub done: Done,
     /// What is set aside, by `seq`; credits are held for what is due by `horizon` alone.
     pub deferred: Vec<Deferral>,
     /// When it was leased.
@@ -159,6 +160,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Has this address its result?
+    pub fn is_done(&self, seq: i64) -> bool {
+        place(self.first_seq, seq).is_some_and(|place| self.done.contains(place))
+    }
+
     /// Which of `seqs` to run when the batch is run alone, `most` of them, ascending: those that nobody was
     /// asked about yet, then those that were due first. Whatever becomes due meanwhile, the next lease
     /// begins with the same ones until they have their results.
@@ -167,7 +173,7 @@ impl Lease {
             let found = self.deferred.binary_search_by_key(&seq, |one| one.seq).ok();
             found.and_then(|at| self.deferred.get(at)).map(|one| one.due_at)
         };
-        let left = seqs.filter(|seq| self.done.binary_search(seq).is_err());
+        let left = seqs.filter(|seq| !self.is_done(*seq));
         let mut left: Vec<(Option<Millis>, i64)> = left.map(|seq| (due(seq), seq)).collect();
         left.sort_unstable();
         let mut first: Vec<i64> = left.into_iter().take(most).map(|(_, seq)| seq).collect();
@@ -181,8 +187,6 @@ impl Lease {
 pub struct Finding {
     /// Its number in the task.
     pub seq: i64,
-    /// The address, normalised.
-    pub address: Box<str>,
     /// What was found.
     pub verdict: Verdict,
     /// How it ends in the books.
@@ -215,11 +219,20 @@ pub enum After {
     Wait(Millis),
 }
 
+/// The place of the address numbered `seq` in a batch that begins with `first_seq`.
+pub fn place(first_seq: i64, seq: i64) -> Option<usize> {
+    usize::try_from(seq.checked_sub(first_seq)?).ok()
+}
+
 /// One step of one lease: what has finished, and what becomes of the lease.
 #[derive(Debug)]
 pub struct Step {
     /// Which batch.
     pub batch: BatchRef,
+    /// `seq` of its first address.
+    pub first_seq: i64,
+    /// What had its result before this step; refused if the batch row says otherwise.
+    pub done: Done,
     /// Who pays.
     pub account: AccountId,
     /// The fence.
@@ -288,7 +301,10 @@ mod tests {
             first_seq: 10,
             payload: Vec::new(),
             held: 5,
-            done: done.to_vec(),
+            done: done.iter().fold(Done::default(), |mut done, seq| {
+                done.insert(place(10, *seq).unwrap());
+                done
+            }),
             deferred: deferred.collect(),
             leased_at: 1_000,
             horizon: 31_000,

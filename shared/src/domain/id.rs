@@ -26,6 +26,8 @@ macro_rules! id {
         impl $name {
             /// What the text form begins with.
             pub const PREFIX: &'static str = $prefix;
+            /// Before every other.
+            pub const FIRST: Self = Self(Uuid::nil());
 
             /// A new id.
             pub fn new(ids: &Ids, now: Millis) -> Self {

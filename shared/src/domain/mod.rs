@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod batch;
+pub mod block;
 pub mod clock;
+pub mod done;
 pub mod id;
 pub mod key;
 pub mod ledger;

@@ -1,4 +1,4 @@
-//! The two compressed blocks that a submitted list is stored in.
+//! The two compressed payloads that a submitted list is stored in (results are in [`super::block`]).
 //!
 //! Data, both kinds: one byte that names kind and version, the length of the body as a varint,
 //! then the body as one zstd frame with a checksum.
@@ -74,7 +74,10 @@ impl BatchEncoder {
 
     /// The payload of everything pushed; the encoder is empty again.
     pub fn finish(&mut self) -> Result<Vec<u8>, PayloadError> {
-        let payload = self.frame.seal(BATCH, self.len, [&self.lengths, &[], &self.text]);
+        let payload = self.frame.seal(BATCH, self.len, |body| {
+            body.extend_from_slice(&self.lengths);
+            body.extend_from_slice(&self.text);
+        });
         self.lengths.clear();
         self.text.clear();
         self.len = 0;
@@ -216,8 +219,11 @@ impl RowsEncoder {
 
     /// The payload of everything pushed; the encoder is empty again.
     pub fn finish(&mut self) -> Result<Vec<u8>, PayloadError> {
-        let columns: [&[u8]; 3] = [&self.lengths, &self.seqs, &self.lines];
-        let payload = self.frame.seal(ROWS, self.len, columns);
+        let payload = self.frame.seal(ROWS, self.len, |body| {
+            [&self.lengths, &self.seqs, &self.lines]
+                .into_iter()
+                .for_each(|column| body.extend_from_slice(column));
+        });
         self.lengths.clear();
         self.seqs.clear();
         self.lines.clear();
@@ -316,15 +322,15 @@ fn advance(next: u64, seq: u64) -> u64 {
     if (seq.wrapping_sub(next) as i64) < 0 { next } else { seq.wrapping_add(1) }
 }
 
-fn zigzag(value: i64) -> u64 {
+pub(super) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-fn unzigzag(value: u64) -> i64 {
+pub(super) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -332,7 +338,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, PayloadError> {
+pub(super) fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, PayloadError> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let Some(&b) = bytes.get(*at) else {
@@ -348,7 +354,7 @@ fn take_varint(bytes: &[u8], at: &mut usize) -> Result<u64, PayloadError> {
 }
 
 /// A count that the rest of the body can hold (each entry takes a byte at least).
-fn take_count(body: &[u8], at: &mut usize) -> Result<usize, PayloadError> {
+pub(super) fn take_count(body: &[u8], at: &mut usize) -> Result<usize, PayloadError> {
     let count = take_varint(body, at)?;
     if count > (body.len() - *at) as u64 {
         return Err(PayloadError::Damaged("it has more entries than bytes"));
@@ -357,27 +363,28 @@ fn take_count(body: &[u8], at: &mut usize) -> Result<usize, PayloadError> {
 }
 
 /// The compressor and the buffer in front of it, kept over many payloads.
-struct Frame {
+pub(super) struct Frame {
     compressor: Compressor<'static>,
     body: Vec<u8>,
 }
 
 impl Frame {
-    fn new() -> Result<Self, PayloadError> {
+    pub(super) fn new() -> Result<Self, PayloadError> {
         let mut compressor = Compressor::new(LEVEL).map_err(PayloadError::Zstd)?;
         compressor.set_parameter(CParameter::ChecksumFlag(true)).map_err(PayloadError::Zstd)?;
         Ok(Self { compressor, body: Vec::new() })
     }
 
-    fn seal(
+    /// The payload of a body that begins with a count; `write` adds the rest.
+    pub(super) fn seal(
         &mut self,
         kind: u8,
         count: usize,
-        columns: [&[u8]; 3],
+        write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Vec<u8>, PayloadError> {
         self.body.clear();
         put_varint(&mut self.body, count as u64);
-        columns.into_iter().for_each(|column| self.body.extend_from_slice(column));
+        write(&mut self.body);
         if self.body.len() > MAX_BODY {
             return Err(PayloadError::TooLarge(self.body.len() as u64));
         }
@@ -390,7 +397,7 @@ impl Frame {
     }
 }
 
-fn open(kind: u8, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
+pub(super) fn open(kind: u8, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
     match payload.first() {
         None => return Err(PayloadError::Damaged("it is empty")),
         Some(&found) if found != kind => return Err(PayloadError::Version(found)),
@@ -482,11 +489,11 @@ mod tests {
                 prop_assert!(decoded.iter().zip(&entries).all(|(e, w)| e.text == w.0));
             }
             let mut frame = Frame::new().unwrap();
-            let crafted = frame.seal(BATCH, body.len() / 3, [&body, &[], &[]]).unwrap();
+            let crafted = frame.seal(BATCH, body.len() / 3, |out| out.extend_from_slice(&body)).unwrap();
             if let Ok(decoded) = decode_batch(&crafted) {
                 prop_assert_eq!(decoded.iter().count(), decoded.len());
             }
-            let crafted = frame.seal(ROWS, body.len() / 3, [&body, &[], &[]]).unwrap();
+            let crafted = frame.seal(ROWS, body.len() / 3, |out| out.extend_from_slice(&body)).unwrap();
             if let Ok(decoded) = decode_rows(&crafted) {
                 prop_assert_eq!(decoded.iter().count(), decoded.len());
             }

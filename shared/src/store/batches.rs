@@ -10,6 +10,7 @@ use super::credits::{lock_balance, post};
 use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
 use crate::domain::batch::{BatchRef, Lease};
 use crate::domain::clock::Millis;
+use crate::domain::done::Done;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::{PauseReason, TaskStatus};
@@ -54,6 +55,7 @@ struct Claimed {
     held: i64,
     waiting: i64,
     processed: i64,
+    done: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -253,7 +255,7 @@ async fn claim_batch(
         WHERE task_id = $1 AND no = $2 AND state IN (0, 1) AND held = 0
         RETURNING first_seq, addresses, attempt, lost, held,
             chargeable - charged - refunded - held AS waiting,
-            deliverable + undeliverable + risky + unknown AS processed, payload";
+            deliverable + undeliverable + risky + unknown AS processed, done, payload";
     on!(tx, c => sqlx::query_as(SQL)
         .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token).bind(claim.until)
         .bind(source).bind(horizon).fetch_optional(c).await)
@@ -323,10 +325,6 @@ async fn into_lease(
     (horizon, now): (Millis, Millis),
 ) -> Result<(usize, Lease)> {
     let row = taken.row;
-    let done = match row.processed {
-        0 => Vec::new(),
-        _ => finished(tx, claim.batch.task, row.first_seq, row.addresses).await?,
-    };
     // A batch that was never leased before has nothing set aside.
     let deferred = match row.attempt {
         ..=1 => Vec::new(),
@@ -339,7 +337,7 @@ async fn into_lease(
         first_seq: row.first_seq,
         payload: row.payload,
         held: row.held,
-        done,
+        done: Done::from_bytes(row.done),
         deferred,
         leased_at: now,
         horizon,
@@ -347,13 +345,4 @@ async fn into_lease(
         lost: row.lost,
     };
     Ok((taken.at, lease))
-}
-
-/// `seq`s of a batch that have a result.
-async fn finished(tx: &mut Tx, task: TaskId, first_seq: i64, addresses: i32) -> Result<Vec<i64>> {
-    const SQL: &str = "SELECT seq FROM results
-        WHERE task_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq";
-    let end = first_seq + i64::from(addresses);
-    on!(tx, c => sqlx::query_scalar(SQL).bind(task).bind(first_seq).bind(end)
-        .fetch_all(c).await)
 }

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use super::credits::{mark_broke, post};
 use super::dispatch::{mark_ready, unmark};
 use super::tasks::TallyRow;
-use super::{Result, Store, StoreError, Tx, deferrals, expect_rows, on, within};
+use super::{Result, Store, StoreError, Tx, blocks, deferrals, expect_rows, on, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
@@ -171,7 +171,6 @@ impl Store {
     /// Erases an ended task's results, rows and addresses. The task row stays, unseen, for the
     /// books.
     pub async fn erase_task(&self, id: TaskId, account: AccountId, now: Millis) -> Result<Changed> {
-        const RESULTS: &str = "DELETE FROM results WHERE task_id = $1";
         const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1";
         const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1";
         const MARK: &str = "UPDATE tasks SET deleted_at = $2, header = NULL, name = NULL
@@ -182,9 +181,11 @@ impl Store {
             Some(status) if !status.has_ended() => return Ok(Changed::Refused(status)),
             Some(_) => {}
         }
-        for sql in [RESULTS, ROWS, BATCHES] {
+        // The batches first: who is merging their blocks has them locked, or finds none.
+        for sql in [BATCHES, ROWS] {
             on!(&mut tx, c => sqlx::query(sql).bind(id).execute(c).await.map(|_| ()))?;
         }
+        blocks::erase(&mut tx, id).await?;
         let rows = on!(&mut tx, c => sqlx::query(MARK).bind(id).bind(now)
             .execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("erase task", rows, 1)?;

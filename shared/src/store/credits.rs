@@ -136,15 +136,24 @@ impl Store {
         cursor: Option<i64>,
         limit: i64,
     ) -> Result<Vec<Entry>> {
-        const SQL: &str = "SELECT id, kind, type, amount, balance_after, task_id, note, created_at
+        // Each in the order of an index: by `id` alone, PostgreSQL may walk everybody's entries.
+        const OF_ACCOUNT: &str =
+            "SELECT id, kind, type, amount, balance_after, task_id, note, created_at
             FROM ledger_entries
-            WHERE account_id = $1 AND (task_id = $2 OR $2 IS NULL) AND (kind = $3 OR $3 IS NULL)
-              AND id < $4
-            ORDER BY id DESC LIMIT $5";
-        let rows: Vec<EntryRow> = read!(self, c => sqlx::query_as(SQL)
-            .bind(account).bind(filter.task).bind(filter.kind.map(Kind::as_str))
-            .bind(cursor.unwrap_or(i64::MAX)).bind(limit)
-            .fetch_all(c).await)?;
+            WHERE account_id = $1 AND (kind = $2 OR $2 IS NULL) AND id < $3
+            ORDER BY account_id DESC, id DESC LIMIT $4";
+        const OF_TASK: &str =
+            "SELECT id, kind, type, amount, balance_after, task_id, note, created_at
+            FROM ledger_entries
+            WHERE account_id = $1 AND (kind = $2 OR $2 IS NULL) AND id < $3 AND task_id = $5
+            ORDER BY task_id DESC, id DESC LIMIT $4";
+        let (kind, before) = (filter.kind.map(Kind::as_str), cursor.unwrap_or(i64::MAX));
+        let rows: Vec<EntryRow> = match filter.task {
+            None => read!(self, c => sqlx::query_as(OF_ACCOUNT)
+                .bind(account).bind(kind).bind(before).bind(limit).fetch_all(c).await),
+            Some(task) => read!(self, c => sqlx::query_as(OF_TASK)
+                .bind(account).bind(kind).bind(before).bind(limit).bind(task).fetch_all(c).await),
+        }?;
         Ok(rows
             .into_iter()
             .map(|row| Entry {

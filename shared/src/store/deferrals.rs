@@ -108,11 +108,23 @@ pub(super) async fn set_aside(tx: &mut Tx, steps: &[&Step]) -> Result<()> {
     expect_rows("set aside", rows, all.len() as u64)
 }
 
-/// Forgets what was set aside of a batch and has its result now.
-pub(super) async fn forget_answered(tx: &mut Tx, batch: BatchRef) -> Result<()> {
-    const SQL: &str = "DELETE FROM deferrals WHERE task_id = $1 AND no = $2 AND EXISTS (
-        SELECT 1 FROM results r WHERE r.task_id = $1 AND r.seq = deferrals.seq)";
-    on!(tx, c => sqlx::query(SQL).bind(batch.task).bind(batch.no).execute(c).await.map(|_| ()))?;
+/// Forgets what was set aside of a batch and has its result with this step.
+pub(super) async fn forget_answered(tx: &mut Tx, step: &Step) -> Result<()> {
+    const PG: &str = "DELETE FROM deferrals WHERE task_id = $1 AND no = $2 AND seq = ANY($3)";
+    const LITE: &str = "DELETE FROM deferrals WHERE task_id = $1 AND no = $2 AND seq = $3";
+    let BatchRef { task, no } = step.batch;
+    match tx {
+        Tx::Pg(lent) => {
+            let seqs: Vec<i64> = step.findings.iter().map(|finding| finding.seq).collect();
+            within!(lent, c => sqlx::query(PG).bind(task).bind(no).bind(seqs).execute(c).await)?;
+        }
+        Tx::Lite(lent) => {
+            for finding in &step.findings {
+                within!(&mut *lent, c => sqlx::query(LITE).bind(task).bind(no).bind(finding.seq)
+                    .execute(c).await)?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -6,14 +6,17 @@
 //!   frozen. What a failure means for who writes is said in one place ([`StoreError::class`]).
 //! * Lock order, everywhere: task → batch → account.
 //! * Every statement that changes state checks the rows it touched.
-//! * A body per engine only where it must be, each saying why: inserting many results (COPY, multi-row
-//!   VALUES), locking a task row (SQLite has one writer), opening a pool or a transaction, and lists
+//! * A body per engine only where it must be, each saying why: inserting many rows and naming many
+//!   (arrays, JSON), locking a task row (SQLite has one writer), opening a pool or a transaction, and lists
 //!   of values that are built (the builder is typed by engine).
 
 pub mod accounts;
+pub mod audit;
 pub mod batches;
+mod blocks;
 pub mod checks;
 pub mod control;
+mod convert;
 pub mod credits;
 pub mod deferrals;
 pub mod dispatch;
@@ -40,7 +43,7 @@ pub use error::{Class, StoreError};
 use faults::Faults;
 use lend::{LONG, LOOK_UP, Lender, Lent, STATEMENT};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{PgConnection, SqliteConnection};
 
 /// Runs one statement on a lent connection, within its limit.
@@ -100,6 +103,9 @@ pub enum Store {
         path: Arc<std::path::Path>,
     },
 }
+
+/// Hears of progress: so many done, of so many.
+pub type Told<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// A connection on either engine, with or without an open transaction, which rolls back when dropped.
 pub enum Tx {
@@ -168,14 +174,16 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(false)
-            .pragma("cache_size", "-32768")
-            .pragma("wal_autocheckpoint", "4000");
+            // Free pages go back to the disk, some at a time ([`Store::give_back`]).
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .pragma("wal_autocheckpoint", "4000")
+            .pragma("journal_size_limit", "33554432");
         let path: Arc<std::path::Path> = how.get_filename().into();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
         }
-        let write = Lender::sqlite(how.clone(), 1)?;
-        let read = Lender::sqlite(how, LITE_READERS)?;
+        let write = Lender::sqlite(how.clone().pragma("cache_size", "-32768"), 1)?;
+        let read = Lender::sqlite(how.pragma("cache_size", "-8192"), LITE_READERS)?;
         Ok(Store::Lite { read, write, path })
     }
 
@@ -189,32 +197,41 @@ impl Store {
         }
     }
 
-    /// Brings the schema up to date; refuses one that is newer than this program. Processes that do it at
-    /// the same time take turns.
+    /// Brings the schema and what is stored up to date; refuses one that is newer than this program.
+    /// Processes that do it at the same time take turns.
     pub async fn migrate(&self) -> Result<()> {
+        self.migrate_telling(&mut |_, _| {}).await
+    }
+
+    /// Likewise; `told` hears how many stored results are in today's form, and of how many.
+    pub async fn migrate_telling(&self, told: Told<'_>) -> Result<()> {
         self.refuse_newer_schema().await?;
         match self {
-            // sqlx takes an advisory lock.
             Store::Pg(lender) => {
                 let mut link = lender.fresh().await?;
-                sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '60s'")
-                    .execute(&mut link)
-                    .await?;
-                PG_MIGRATIONS.run_direct(None, &mut link, false).await
+                // Free again when the session ends. The number is ours, and means nothing.
+                let turn = "SET statement_timeout = 0; SET lock_timeout = '60s';
+                    SELECT pg_advisory_lock(7217462953)";
+                sqlx::raw_sql(turn).execute(&mut link).await?;
+                let done = PG_MIGRATIONS.run_direct(None, &mut link, false).await;
+                done.map_err(StoreError::Migrate)?;
+                self.convert(told).await
             }
             Store::Lite { write, path, .. } => {
                 let _turn = lock_file(path).await?;
                 let mut link = write.fresh().await?;
-                LITE_MIGRATIONS.run_direct(None, &mut link, false).await
+                let done = LITE_MIGRATIONS.run_direct(None, &mut link, false).await;
+                done.map_err(StoreError::Migrate)?;
+                drop(link);
+                self.convert(told).await
             }
         }
-        .map_err(StoreError::Migrate)
     }
 
-    /// Fails unless the schema is exactly the one this program knows.
+    /// Fails unless the schema is exactly the one this program knows, and everything stored is in its form.
     pub async fn check_schema(&self) -> Result<()> {
         match self.refuse_newer_schema().await? {
-            Some(found) if found == self.known_schema() => Ok(()),
+            Some(found) if found == self.known_schema() && !self.has_rows().await? => Ok(()),
             _ => Err(StoreError::SchemaTooOld),
         }
     }
@@ -303,6 +320,17 @@ impl Store {
     /// Is the database there?
     pub async fn ping(&self) -> Result<()> {
         read!(self, c => sqlx::query("SELECT 1").execute(c).await.map(|_| ()))
+    }
+
+    /// Gives some of what erased tasks have left free back to the disk; on SQLite alone, as PostgreSQL does
+    /// it by itself.
+    pub async fn give_back(&self) -> Result<()> {
+        const SOME_LITE: &str = "PRAGMA incremental_vacuum(1000)";
+        if let Store::Lite { write, .. } = self {
+            let mut lent = write.lend(LITE_STATEMENT).await?;
+            within!(&mut lent, c => sqlx::query(SOME_LITE).execute(c).await)?;
+        }
+        Ok(())
     }
 
     /// Closes every connection.

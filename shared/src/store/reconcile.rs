@@ -44,20 +44,28 @@ impl Store {
         // Erased tasks have no rows left; their own counter stands for them.
         const ERASED: &str = "SELECT account_id, CAST(SUM(charged) AS BIGINT) FROM tasks
             WHERE deleted_at IS NOT NULL AND (account_id = $1 OR $1 IS NULL) GROUP BY account_id";
-        const CHARGED: &str = "SELECT t.account_id, count(*) FROM results r
-            JOIN tasks t ON t.id = r.task_id
-            WHERE r.credit = 1 AND (t.account_id = $1 OR $1 IS NULL) GROUP BY t.account_id";
+        // Of one account: by its own tasks, whatever others have stored.
+        const CHARGED: &str = "SELECT t.account_id, CAST(SUM(b.charged) AS BIGINT) FROM tasks t
+            JOIN result_blocks b ON b.task_id = t.id GROUP BY t.account_id";
+        const CHARGED_ONE: &str = "SELECT t.account_id, CAST(SUM(b.charged) AS BIGINT) FROM tasks t
+            JOIN result_blocks b ON b.task_id = t.id WHERE t.account_id = $1 GROUP BY t.account_id";
         let mut tx = self.snapshot().await?;
         let rows: Vec<BooksRow> =
             on!(&mut tx, c => sqlx::query_as(BOOKS).bind(account).fetch_all(c).await)?;
         let checks: Vec<(AccountId, i64, i64)> =
             on!(&mut tx, c => sqlx::query_as(CHECKS).bind(account).fetch_all(c).await)?;
         let mut sums = Vec::with_capacity(3);
-        for sql in [HELD, ERASED, CHARGED] {
+        for sql in [HELD, ERASED] {
             let sum: Vec<(AccountId, i64)> =
                 on!(&mut tx, c => sqlx::query_as(sql).bind(account).fetch_all(c).await)?;
             sums.push(sum);
         }
+        sums.push(match account {
+            None => on!(&mut tx, c => sqlx::query_as(CHARGED).fetch_all(c).await)?,
+            Some(one) => {
+                on!(&mut tx, c => sqlx::query_as(CHARGED_ONE).bind(one).fetch_all(c).await)?
+            }
+        });
         let of = |sum: usize, id: AccountId| {
             sums[sum].iter().find(|(account, _)| *account == id).map_or(0, |(_, n)| *n)
         };

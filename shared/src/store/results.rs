@@ -1,11 +1,23 @@
 //! Reading results and the submitted rows; keyset pages by `seq`.
+//!
+//! Results are read batch by batch: which batches have blocks that may hold what is wanted (their counts
+//! and masks say so without opening them), then these blocks and the addresses of their batches. A batch's
+//! pieces are read by one statement, so each result is seen once, merged or not.
 
-use sqlx::{FromRow, QueryBuilder};
+use std::collections::{BTreeMap, HashMap};
 
+use super::blocks::damaged;
 use super::{Result, Store, StoreError, Tx, read, within};
+use crate::domain::batch::BatchRef;
+use crate::domain::block::{Block, Packed, decode, mask};
 use crate::domain::clock::Millis;
+use crate::domain::done::Done;
 use crate::domain::id::TaskId;
+use crate::domain::payload::{Batch, decode_batch};
 use crate::domain::verdict::{Credit, Flags, Reason};
+
+/// Batches read at once, at most.
+const AT_ONCE: i64 = 16;
 
 /// A stored verdict on one address.
 #[derive(Debug, Clone)]
@@ -34,76 +46,79 @@ pub struct Found {
     pub did_you_mean: Option<String>,
 }
 
-#[derive(FromRow)]
-struct ResultRow {
-    seq: i64,
-    address: String,
-    reason: i16,
-    score: i16,
-    flags: i16,
-    credit: i16,
-    attempts: i16,
-    checked_at: i64,
-    smtp_code: Option<i16>,
-    mx: Option<String>,
-    did_you_mean: Option<String>,
-}
-
-impl TryFrom<ResultRow> for Found {
-    type Error = StoreError;
-
-    fn try_from(row: ResultRow) -> Result<Self> {
-        let damaged =
-            |what, code: i16| StoreError::Damaged { what, detail: format!("code {code}") };
-        Ok(Found {
-            seq: row.seq,
-            address: row.address,
-            reason: Reason::from_code(row.reason).ok_or_else(|| damaged("reason", row.reason))?,
-            score: row.score,
-            flags: Flags::unpack(row.flags),
-            credit: Credit::from_code(row.credit).ok_or_else(|| damaged("credit", row.credit))?,
-            attempts: row.attempts,
-            checked_at: row.checked_at,
-            smtp_code: row.smtp_code,
-            mx: row.mx,
-            did_you_mean: row.did_you_mean,
-        })
+impl Found {
+    fn of(seq: i64, address: &str, packed: &Packed) -> Self {
+        Self {
+            seq,
+            address: address.to_owned(),
+            reason: packed.reason,
+            score: packed.score,
+            flags: packed.flags,
+            credit: packed.credit,
+            attempts: packed.attempts,
+            checked_at: packed.checked_at,
+            smtp_code: packed.smtp_code,
+            mx: packed.mx.map(str::to_owned),
+            did_you_mean: packed.did_you_mean.map(str::to_owned),
+        }
     }
 }
 
-const COLUMNS: &str = "SELECT seq, address, reason, score, flags, credit, attempts, checked_at,
-        smtp_code, mx, did_you_mean FROM results WHERE task_id = ";
-
-/// Runs a built query on whichever engine it is.
-macro_rules! built {
-    ($store:expr, $sql:ident => $build:block) => {
-        match &mut $store.reader().await? {
-            Tx::Pg(lent) => {
-                let mut $sql = QueryBuilder::<sqlx::Postgres>::new(COLUMNS);
-                $build
-                within!(lent, c => $sql.build_query_as::<ResultRow>().fetch_all(c).await)?
-            }
-            Tx::Lite(lent) => {
-                let mut $sql = QueryBuilder::<sqlx::Sqlite>::new(COLUMNS);
-                $build
-                within!(lent, c => $sql.build_query_as::<ResultRow>().fetch_all(c).await)?
-            }
-        }
-    };
+/// A batch that has results.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    first_seq: i64,
+    no: i32,
 }
 
-/// Adds the condition that lets only these reasons through.
-macro_rules! only {
-    ($sql:ident, $reasons:expr) => {
-        if let Some(reasons) = $reasons {
-            $sql.push(" AND reason IN (");
-            let mut list = $sql.separated(", ");
-            for reason in reasons {
-                list.push_bind(reason.code());
-            }
-            $sql.push(")");
+/// A batch's addresses and the blocks of it that may hold what is wanted.
+struct Opened {
+    first_seq: i64,
+    batch: Batch,
+    blocks: Vec<Block>,
+}
+
+impl Opened {
+    /// Gives its results to `take`, in `seq` order, each with its address.
+    fn each(&self, mut take: impl FnMut(i64, &str, &Packed)) -> Result<()> {
+        let mut all = Vec::new();
+        for block in &self.blocks {
+            all.extend(block.results().map_err(damaged)?);
         }
-    };
+        if self.blocks.len() > 1 {
+            all.sort_unstable_by_key(|result| result.place);
+        }
+        for result in &all {
+            let entry =
+                self.batch.get(result.place as usize).ok_or_else(|| StoreError::Damaged {
+                    what: "block of results",
+                    detail: format!("its batch has no address {}", result.place),
+                })?;
+            take(self.first_seq + i64::from(result.place), entry.text, result);
+        }
+        Ok(())
+    }
+}
+
+/// A batch's number, and a payload of it.
+type Stored = (i32, Vec<u8>);
+
+/// Which results are wanted.
+struct Wanted<'a> {
+    from: i64,
+    until: i64,
+    reasons: Option<&'a [Reason]>,
+}
+
+impl Wanted<'_> {
+    fn mask(&self) -> i64 {
+        self.reasons.map_or(i64::MAX, mask)
+    }
+
+    fn has(&self, seq: i64, reason: Reason) -> bool {
+        (self.from..self.until).contains(&seq)
+            && self.reasons.is_none_or(|reasons| reasons.contains(&reason))
+    }
 }
 
 impl Store {
@@ -115,12 +130,21 @@ impl Store {
         limit: i64,
         reasons: Option<&[Reason]>,
     ) -> Result<Vec<Found>> {
-        let rows = built!(self, sql => {
-            sql.push_bind(task).push(" AND seq > ").push_bind(after);
-            only!(sql, reasons);
-            sql.push(" ORDER BY seq LIMIT ").push_bind(limit);
-        });
-        rows.into_iter().map(Found::try_from).collect()
+        let wanted = Wanted { from: after.saturating_add(1), until: i64::MAX, reasons };
+        // A batch has hundreds of addresses; where only some of them are wanted, nobody knows how many.
+        let at_once = if reasons.is_some() { AT_ONCE } else { (limit / 256).clamp(1, AT_ONCE) };
+        let limit = usize::try_from(limit).unwrap_or(0);
+        let mut found = Vec::new();
+        self.walk(task, &wanted, at_once, |opened| {
+            opened.each(|seq, address, packed| {
+                if found.len() < limit && wanted.has(seq, packed.reason) {
+                    found.push(Found::of(seq, address, packed));
+                }
+            })?;
+            Ok(found.len() < limit)
+        })
+        .await?;
+        Ok(found)
     }
 
     /// Results with `from ≤ seq < until`, in `seq` order; `reasons` = only these.
@@ -131,78 +155,200 @@ impl Store {
         until: i64,
         reasons: Option<&[Reason]>,
     ) -> Result<Vec<Found>> {
-        let rows = built!(self, sql => {
-            sql.push_bind(task).push(" AND seq >= ").push_bind(from);
-            sql.push(" AND seq < ").push_bind(until);
-            only!(sql, reasons);
-            sql.push(" ORDER BY seq");
-        });
-        rows.into_iter().map(Found::try_from).collect()
+        let wanted = Wanted { from, until, reasons };
+        let mut found = Vec::new();
+        self.walk(task, &wanted, AT_ONCE, |opened| {
+            opened.each(|seq, address, packed| {
+                if wanted.has(seq, packed.reason) {
+                    found.push(Found::of(seq, address, packed));
+                }
+            })?;
+            Ok(true)
+        })
+        .await?;
+        Ok(found)
     }
 
     /// Results of these `seq`s, ascending; those not stored yet are left out.
     pub async fn results_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<Found>> {
+        const BATCHES: &str =
+            "SELECT first_seq, no FROM batches WHERE task_id = $1 ORDER BY first_seq";
+        if seqs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<(i64, i32)> =
+            read!(self, c => sqlx::query_as(BATCHES).bind(task).fetch_all(c).await)?;
+        let mut batches: Vec<At> = Vec::new();
+        for seq in seqs {
+            let behind = all.partition_point(|(first_seq, _)| first_seq <= seq);
+            if let Some((first_seq, no)) = behind.checked_sub(1).and_then(|at| all.get(at)).copied()
+                && batches.last().is_none_or(|last| last.no != no)
+            {
+                batches.push(At { first_seq, no });
+            }
+        }
         let mut found = Vec::with_capacity(seqs.len());
-        // SQLite takes 32,766 values in a statement.
-        for part in seqs.chunks(8_000) {
-            let rows = built!(self, sql => {
-                sql.push_bind(task).push(" AND seq IN (");
-                let mut list = sql.separated(", ");
-                for seq in part {
-                    list.push_bind(*seq);
-                }
-                sql.push(") ORDER BY seq");
-            });
-            for row in rows {
-                found.push(Found::try_from(row)?);
+        for part in batches.chunks(AT_ONCE as usize) {
+            for opened in self.open_batches(task, part, i64::MAX).await? {
+                opened.each(|seq, address, packed| {
+                    if seqs.binary_search(&seq).is_ok() {
+                        found.push(Found::of(seq, address, packed));
+                    }
+                })?;
             }
         }
         Ok(found)
     }
 
+    /// One result, and what it rests on, as JSON.
+    pub async fn result(&self, task: TaskId, seq: i64) -> Result<Option<(Found, Option<String>)>> {
+        let wanted = Wanted { from: seq, until: seq.saturating_add(1), reasons: None };
+        let mut one = None;
+        self.walk(task, &wanted, 1, |opened| {
+            opened.each(|at, address, packed| {
+                if at == seq {
+                    let found = Found::of(at, address, packed);
+                    one = Some((found, packed.detail.map(str::to_owned)));
+                }
+            })?;
+            Ok(one.is_none())
+        })
+        .await?;
+        Ok(one)
+    }
+
     /// What the verdicts with `from ≤ seq < until` rest on, as JSON, in `seq` order; those without are
     /// left out.
     pub async fn details(&self, task: TaskId, from: i64, until: i64) -> Result<Vec<(i64, String)>> {
-        const SQL: &str = "SELECT seq, detail FROM results
-            WHERE task_id = $1 AND seq >= $2 AND seq < $3 AND detail IS NOT NULL ORDER BY seq";
-        Ok(read!(self, c => sqlx::query_as(SQL).bind(task).bind(from).bind(until)
-            .fetch_all(c).await)?)
+        let wanted = Wanted { from, until, reasons: None };
+        let mut details = Vec::new();
+        self.walk(task, &wanted, AT_ONCE, |opened| {
+            opened.each(|seq, _, packed| {
+                if let Some(detail) = packed.detail.filter(|_| wanted.has(seq, packed.reason)) {
+                    details.push((seq, detail.to_owned()));
+                }
+            })?;
+            Ok(true)
+        })
+        .await?;
+        Ok(details)
     }
 
     /// How many results a task has of each reason it has any of.
     pub async fn reasons(&self, task: TaskId) -> Result<Vec<(Reason, i64)>> {
-        const SQL: &str = "SELECT reason, COUNT(*) FROM results WHERE task_id = $1 GROUP BY reason";
-        let rows: Vec<(i16, i64)> =
-            read!(self, c => sqlx::query_as(SQL).bind(task).fetch_all(c).await)?;
-        let known = |(code, count)| match Reason::from_code(code) {
-            Some(reason) => Ok((reason, count)),
-            None => Err(StoreError::Damaged { what: "reason", detail: format!("code {code}") }),
-        };
-        rows.into_iter().map(known).collect()
+        let wanted = Wanted { from: 0, until: i64::MAX, reasons: None };
+        let mut counts: BTreeMap<i16, (Reason, i64)> = BTreeMap::new();
+        self.walk(task, &wanted, AT_ONCE, |opened| {
+            opened.each(|_, _, packed| {
+                counts.entry(packed.reason.code()).or_insert((packed.reason, 0)).1 += 1;
+            })?;
+            Ok(true)
+        })
+        .await?;
+        Ok(counts.into_values().collect())
     }
 
     /// The first `seq` that may lack a result: below it there is no gap. For pages of a task that
     /// has not ended, where results come out of order.
     pub async fn first_gap(&self, task: TaskId) -> Result<i64> {
-        const OPEN: &str = "SELECT MIN(first_seq) FROM batches WHERE task_id = $1 AND no IN (
+        const OPEN: &str = "SELECT first_seq, done FROM batches WHERE task_id = $1 AND no IN (
             (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 0),
             (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)),
-            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 5))";
-        // More than a batch can have; a run that is longer is only known that far.
-        const RUN: &str = "SELECT seq FROM results WHERE task_id = $1 AND seq >= $2
-            ORDER BY seq LIMIT 5000";
-        let open: Option<i64> =
-            read!(self, c => sqlx::query_scalar(OPEN).bind(task).fetch_one(c).await)?;
-        let Some(mut gap) = open else { return Ok(i64::MAX) };
-        let run: Vec<i64> =
-            read!(self, c => sqlx::query_scalar(RUN).bind(task).bind(gap).fetch_all(c).await)?;
-        for seq in run {
-            if seq != gap {
-                break;
+            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 5))
+            ORDER BY first_seq LIMIT 1";
+        let open: Option<(i64, Vec<u8>)> =
+            read!(self, c => sqlx::query_as(OPEN).bind(task).fetch_optional(c).await)?;
+        Ok(open.map_or(i64::MAX, |(first_seq, done)| {
+            first_seq + Done::from_bytes(done).first_gap() as i64
+        }))
+    }
+
+    /// Gives batches with wanted results to `take`, in `seq` order, until it says that it has enough.
+    async fn walk(
+        &self,
+        task: TaskId,
+        wanted: &Wanted<'_>,
+        at_once: i64,
+        mut take: impl FnMut(Opened) -> Result<bool>,
+    ) -> Result<()> {
+        // The batch that `from` is in, or one before it.
+        const START: &str = "SELECT COALESCE(MAX(first_seq), 0) FROM result_blocks
+            WHERE task_id = $1 AND first_seq <= $2";
+        const NEXT: &str = "SELECT DISTINCT first_seq, no FROM result_blocks
+            WHERE task_id = $1 AND first_seq >= $2 AND first_seq < $3 AND reasons & $4 <> 0
+            ORDER BY first_seq LIMIT $5";
+        let mut from: i64 = match wanted.from {
+            ..=0 => 0,
+            seq => read!(self, c => sqlx::query_scalar(START).bind(task).bind(seq)
+                .fetch_one(c).await)?,
+        };
+        loop {
+            let next: Vec<(i64, i32)> = read!(self, c => sqlx::query_as(NEXT)
+                .bind(task).bind(from).bind(wanted.until).bind(wanted.mask()).bind(at_once)
+                .fetch_all(c).await)?;
+            let batches: Vec<At> =
+                next.into_iter().map(|(first_seq, no)| At { first_seq, no }).collect();
+            for opened in self.open_batches(task, &batches, wanted.mask()).await? {
+                if !take(opened)? {
+                    return Ok(());
+                }
             }
-            gap += 1;
+            match batches.last() {
+                Some(last) if batches.len() as i64 == at_once => from = last.first_seq + 1,
+                _ => return Ok(()),
+            }
         }
-        Ok(gap)
+    }
+
+    /// Reads the addresses and blocks of these batches, ascending; one that was erased is left out.
+    async fn open_batches(&self, task: TaskId, all: &[At], mask: i64) -> Result<Vec<Opened>> {
+        const BLOCKS_PG: &str = "SELECT no, payload FROM result_blocks
+            WHERE task_id = $1 AND first_seq = ANY($2) AND reasons & $3 <> 0
+            ORDER BY first_seq, step";
+        const BLOCKS_LITE: &str = "SELECT no, payload FROM result_blocks
+            WHERE task_id = $1 AND first_seq IN (SELECT value FROM json_each($2))
+              AND reasons & $3 <> 0 ORDER BY first_seq, step";
+        const BATCHES_PG: &str =
+            "SELECT no, payload FROM batches WHERE task_id = $1 AND no = ANY($2)";
+        const BATCHES_LITE: &str = "SELECT no, payload FROM batches
+            WHERE task_id = $1 AND no IN (SELECT value FROM json_each($2))";
+        if all.is_empty() {
+            return Ok(Vec::new());
+        }
+        let firsts: Vec<i64> = all.iter().map(|at| at.first_seq).collect();
+        let numbers: Vec<i32> = all.iter().map(|at| at.no).collect();
+        let (blocks, batches): (Vec<Stored>, Vec<Stored>) = match &mut self.reader().await? {
+            Tx::Pg(lent) => (
+                within!(&mut *lent, c => sqlx::query_as(BLOCKS_PG)
+                    .bind(task).bind(&firsts).bind(mask).fetch_all(c).await)?,
+                within!(lent, c => sqlx::query_as(BATCHES_PG)
+                    .bind(task).bind(&numbers).fetch_all(c).await)?,
+            ),
+            Tx::Lite(lent) => (
+                within!(&mut *lent, c => sqlx::query_as(BLOCKS_LITE)
+                    .bind(task).bind(list(&firsts)).bind(mask).fetch_all(c).await)?,
+                within!(lent, c => sqlx::query_as(BATCHES_LITE)
+                    .bind(task).bind(list(&numbers)).fetch_all(c).await)?,
+            ),
+        };
+        let mut pieces: HashMap<i32, Vec<Block>> = HashMap::new();
+        for (no, payload) in blocks {
+            let block = decode(BatchRef { task, no }, &payload).map_err(damaged)?;
+            pieces.entry(no).or_default().push(block);
+        }
+        let mut addresses: HashMap<i32, Vec<u8>> = batches.into_iter().collect();
+        let mut opened = Vec::with_capacity(all.len());
+        for &At { first_seq, no } in all {
+            let (Some(payload), Some(blocks)) = (addresses.remove(&no), pieces.remove(&no)) else {
+                continue;
+            };
+            let batch = decode_batch(&payload).map_err(|error| StoreError::Damaged {
+                what: "batch",
+                detail: error.to_string(),
+            })?;
+            opened.push(Opened { first_seq, batch, blocks });
+        }
+        Ok(opened)
     }
 
     /// The block of submitted rows numbered `no`; `None` after the last.
@@ -211,4 +357,10 @@ impl Store {
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(task).bind(no)
             .fetch_optional(c).await)?)
     }
+}
+
+/// Numbers as SQLite's `json_each` takes them.
+fn list(numbers: &[impl ToString]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("[{}]", numbers.join(","))
 }

@@ -6,6 +6,9 @@
 //! to its commit was lost) is recognised by the number on the batch row and not applied again.
 //! Results and ledger entries carry the number too: it names the entries that moved a credit.
 //!
+//! *Once* is guarded by the batch row's bitmap of what has its result: a step says which addresses had theirs
+//! before, and is refused where the row says otherwise.
+//!
 //! On PostgreSQL the results are written first, while nobody waits for anything, then fences, ledger and
 //! balance under their locks: a process that is frozen while it sends results holds up nobody. Results of a
 //! step that turns out to be fenced, or applied before, must not stay: the transaction is rolled back and
@@ -14,21 +17,20 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use sqlx::FromRow;
 
+use super::blocks::{self, NewBlock};
 use super::control::lock_task;
 use super::credits::post;
 use super::dispatch::mark_ready;
 use super::tasks::TallyRow;
-use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
-use crate::domain::batch::{After, BatchRef, Finding, Settled, Step};
+use super::{Result, Store, StoreError, Tx, deferrals, on};
+use crate::domain::batch::{After, BatchRef, Settled, Step, place};
 use crate::domain::clock::Millis;
+use crate::domain::done::Done;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::Tally;
-
-/// Rows of one multi-row INSERT on SQLite: 14 values each, 32,766 allowed.
-const LITE_ROWS: usize = 512;
 
 /// What a settlement came to.
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ pub struct Settlement {
     pub outcomes: Vec<Settled>,
     /// Has a batch ended or gone back? Then others can be sent.
     pub room: bool,
+    /// Batches that are done in several pieces.
+    pub pieces: Vec<BatchRef>,
 }
 
 /// A batch after its step.
@@ -104,7 +108,7 @@ impl Store {
         let mut tx = self.begin().await?;
         if first == First::Results {
             let all: Vec<&Step> = order.iter().map(|&i| &steps[i]).collect();
-            insert_findings(&mut tx, number, &all).await?;
+            insert_results(&mut tx, number, &all).await?;
         }
         let mut locked = None;
         for &i in &order {
@@ -116,13 +120,16 @@ impl Store {
         let mut outcomes = vec![Settled::Fenced; steps.len()];
         let mut sums: BTreeMap<TaskId, TaskSums> = BTreeMap::new();
         let mut stored = Vec::with_capacity(steps.len());
-        let mut answered = Vec::new();
+        let (mut answered, mut pieces) = (Vec::new(), Vec::new());
         for i in order {
             let step = &steps[i];
             match pass_fence(&mut tx, number, step).await? {
                 Passed::Applied { batch_done, folded, leased_before, freed } => {
                     if leased_before && !step.findings.is_empty() {
-                        answered.push(step.batch);
+                        answered.push(step);
+                    }
+                    if batch_done && !step.done.is_empty() {
+                        pieces.push(step.batch);
                     }
                     let sum = sums.entry(step.batch.task).or_default();
                     add(sum, step, freed, batch_done.then_some(folded));
@@ -137,10 +144,10 @@ impl Store {
             }
         }
         if first == First::Fences {
-            insert_findings(&mut tx, number, &stored).await?;
+            insert_results(&mut tx, number, &stored).await?;
         }
-        for batch in answered {
-            deferrals::forget_answered(&mut tx, batch).await?;
+        for step in answered {
+            deferrals::forget_answered(&mut tx, step).await?;
         }
         deferrals::set_aside(&mut tx, &stored).await?;
         let mut room = false;
@@ -156,8 +163,28 @@ impl Store {
         }
         post_sums(&mut tx, account, number, &sums, now).await?;
         tx.commit().await?;
-        Ok(Some(Settlement { outcomes, room }))
+        Ok(Some(Settlement { outcomes, room, pieces }))
     }
+}
+
+async fn insert_results(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()> {
+    let mut new = Vec::with_capacity(steps.len());
+    for step in steps {
+        new.extend(NewBlock::of_step(number, step)?);
+    }
+    blocks::insert(tx, &new).await
+}
+
+/// What has its result after a step; no address may get a second one.
+fn done_after(step: &Step) -> Result<Done> {
+    let mut done = step.done.clone();
+    for finding in &step.findings {
+        if !place(step.first_seq, finding.seq).is_some_and(|place| done.insert(place)) {
+            let detail = format!("seq {} has its result already", finding.seq);
+            return Err(StoreError::Damaged { what: "step", detail });
+        }
+    }
+    Ok(done)
 }
 
 /// Moves the credits and writes the entries; last, so that the balance is locked briefly.
@@ -224,10 +251,10 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
     const KEEP: &str = "UPDATE batches SET step = $4, held = held - $5,
             deliverable = deliverable + $6, undeliverable = undeliverable + $7,
             risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
-            refunded = refunded + $11,
+            refunded = refunded + $11, done = $14,
             lost = CASE WHEN lost < 5 AND $6 + $7 + $8 + $9 > 0 THEN 0 ELSE lost END
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
-          AND (step IS NULL OR step <> $4) AND CAST($12 AS BIGINT) IS NULL
+          AND (step IS NULL OR step <> $4) AND done = $13 AND CAST($12 AS BIGINT) IS NULL
         RETURNING addresses, attempt, CAST(0 AS BIGINT) AS freed,
             deliverable, undeliverable, risky, unknown, charged, refunded";
     // Done when every address has its result; else it is pending again, or waits for its time.
@@ -241,14 +268,16 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
                 + $6 + $7 + $8 + $9 = addresses THEN 0 ELSE 1 END,
             deliverable = deliverable + $6, undeliverable = undeliverable + $7,
             risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
-            refunded = refunded + $11,
+            refunded = refunded + $11, done = $14,
             lost = CASE WHEN $6 + $7 + $8 + $9 = 0 THEN lost WHEN lost < 5 THEN 0 ELSE 5 END
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
-          AND (step IS NULL OR step <> $4)
+          AND (step IS NULL OR step <> $4) AND done = $13
         RETURNING addresses, attempt, freed,
             deliverable, undeliverable, risky, unknown, charged, refunded";
-    const BEFORE: &str = "SELECT state FROM batches WHERE task_id = $1 AND no = $2 AND step = $3";
-    let tally = step.tally();
+    const WHY: &str = "SELECT state, COALESCE(step = $3, FALSE),
+            COALESCE(lease_token = $4 AND state = 2, FALSE)
+        FROM batches WHERE task_id = $1 AND no = $2";
+    let (tally, after) = (step.tally(), done_after(step)?);
     let (sql, from_held, wait) = match step.after {
         After::Keep => (KEEP, step.resolved(), None),
         After::Release => (RELEASE, tally.charged, None),
@@ -259,6 +288,7 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
         .bind(task).bind(no).bind(step.token).bind(number).bind(from_held)
         .bind(tally.deliverable).bind(tally.undeliverable).bind(tally.risky).bind(tally.unknown)
         .bind(tally.charged).bind(tally.refunded).bind(wait)
+        .bind(step.done.as_bytes()).bind(after.as_bytes())
         .fetch_optional(c).await)?;
     if let Some(row) = row {
         let folded = Tally::from(row.tally);
@@ -268,12 +298,18 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
         let leased_before = row.attempt > 1;
         return Ok(Passed::Applied { batch_done, folded, leased_before, freed: row.freed });
     }
-    let state: Option<i16> = on!(&mut *tx, c => sqlx::query_scalar(BEFORE)
-        .bind(task).bind(no).bind(number).fetch_optional(c).await)?;
-    Ok(match state {
-        Some(state) => Passed::Before { batch_done: state == crate::domain::batch::state::DONE },
-        None => Passed::No,
-    })
+    let why: Option<(i16, bool, bool)> = on!(&mut *tx, c => sqlx::query_as(WHY)
+        .bind(task).bind(no).bind(number).bind(step.token).fetch_optional(c).await)?;
+    match why {
+        Some((state, true, _)) => {
+            Ok(Passed::Before { batch_done: state == crate::domain::batch::state::DONE })
+        }
+        Some((_, false, true)) => Err(StoreError::Damaged {
+            what: "step",
+            detail: "the batch row knows of other results than the lease".to_owned(),
+        }),
+        _ => Ok(Passed::No),
+    }
 }
 
 /// Adds ended batches to their task; the last one completes it. Tells whether it did.
@@ -293,107 +329,4 @@ async fn fold(tx: &mut Tx, task: TaskId, sum: &TaskSums, now: Millis) -> Result<
         .bind(ended.risky).bind(ended.unknown).bind(ended.charged).bind(ended.refunded).bind(now)
         .fetch_one(c).await)?;
     Ok(done == all)
-}
-
-async fn insert_findings(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<()> {
-    const COPY_PG: &str =
-        "COPY results (task_id, seq, address, reason, score, flags, credit, attempts,
-            step, checked_at, smtp_code, mx, did_you_mean, detail)
-        FROM STDIN WITH (FORMAT binary)";
-    let count: usize = steps.iter().map(|step| step.findings.len()).sum();
-    if count == 0 {
-        return Ok(());
-    }
-    let rows = match tx {
-        // COPY takes a row at a third of the price of INSERT … UNNEST with text columns.
-        Tx::Pg(lent) => {
-            let bytes = copy_rows(number, steps);
-            within!(lent, c => {
-                let mut copy = c.copy_in_raw(COPY_PG).await?;
-                copy.send(bytes).await?;
-                copy.finish().await
-            })?
-        }
-        Tx::Lite(lent) => {
-            let all: Vec<(&Step, &Finding)> =
-                steps.iter().flat_map(|s| s.findings.iter().map(move |f| (*s, f))).collect();
-            let mut rows = 0;
-            for part in all.chunks(LITE_ROWS) {
-                let mut insert = insert_values(number, part);
-                let query = insert.build().persistent(part.len() == LITE_ROWS);
-                rows += within!(&mut *lent, c => query.execute(c).await)?.rows_affected();
-            }
-            rows
-        }
-    };
-    expect_rows("insert results", rows, count as u64)
-}
-
-fn insert_values(number: i64, part: &[(&Step, &Finding)]) -> QueryBuilder<Sqlite> {
-    let mut sql = QueryBuilder::new(
-        "INSERT INTO results (task_id, seq, address, reason, score, flags, credit, attempts,
-            step, checked_at, smtp_code, mx, did_you_mean, detail) ",
-    );
-    sql.push_values(part, |mut row, (step, finding)| {
-        let verdict = &finding.verdict;
-        row.push_bind(step.batch.task)
-            .push_bind(finding.seq)
-            .push_bind(finding.address.to_string())
-            .push_bind(verdict.reason.code())
-            .push_bind(verdict.score)
-            .push_bind(verdict.flags.pack())
-            .push_bind(finding.credit.code())
-            .push_bind(finding.attempts)
-            .push_bind(number)
-            .push_bind(finding.checked_at)
-            .push_bind(verdict.smtp_code)
-            .push_bind(verdict.mx.clone())
-            .push_bind(verdict.did_you_mean.clone())
-            .push_bind(verdict.detail.clone());
-    });
-    sql
-}
-
-/// PostgreSQL's binary COPY format: a header, rows of length-prefixed fields, a trailer.
-/// Source: PostgreSQL manual, COPY, "Binary Format".
-fn copy_rows(number: i64, steps: &[&Step]) -> Vec<u8> {
-    const FIELDS: i16 = 14;
-    let count: usize = steps.iter().map(|step| step.findings.len()).sum();
-    let mut out = Vec::with_capacity(32 + count * 160);
-    out.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
-    out.extend_from_slice(&[0; 8]);
-    for step in steps {
-        for finding in &step.findings {
-            let verdict = &finding.verdict;
-            out.extend_from_slice(&FIELDS.to_be_bytes());
-            field(&mut out, step.batch.task.0.as_bytes());
-            field(&mut out, &finding.seq.to_be_bytes());
-            field(&mut out, finding.address.as_bytes());
-            field(&mut out, &verdict.reason.code().to_be_bytes());
-            field(&mut out, &verdict.score.to_be_bytes());
-            field(&mut out, &verdict.flags.pack().to_be_bytes());
-            field(&mut out, &finding.credit.code().to_be_bytes());
-            field(&mut out, &finding.attempts.to_be_bytes());
-            field(&mut out, &number.to_be_bytes());
-            field(&mut out, &finding.checked_at.to_be_bytes());
-            nullable(&mut out, verdict.smtp_code.map(i16::to_be_bytes).as_ref().map(|b| &b[..]));
-            nullable(&mut out, verdict.mx.as_deref().map(str::as_bytes));
-            nullable(&mut out, verdict.did_you_mean.as_deref().map(str::as_bytes));
-            nullable(&mut out, verdict.detail.as_deref().map(str::as_bytes));
-        }
-    }
-    out.extend_from_slice(&(-1_i16).to_be_bytes());
-    out
-}
-
-fn field(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => field(out, bytes),
-        None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
-    }
 }

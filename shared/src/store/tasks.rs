@@ -279,6 +279,11 @@ impl Store {
         Ok(tasks.into_iter().find(|task| task.account == account))
     }
 
+    /// One task, whosever it is: for operators.
+    pub async fn any_task(&self, id: TaskId) -> Result<Option<Task>> {
+        Ok(self.tasks_by_id(&[id]).await?.pop())
+    }
+
     /// Tasks of an account, newest first, before `cursor`.
     pub async fn tasks(
         &self,

@@ -1,7 +1,9 @@
 //! The conformance suite of the store: the same tests on PostgreSQL and SQLite, driving the
 //! use-cases by hand, with time and randomness of their own.
 
+mod blocks;
 mod cancel;
+mod convert;
 mod deferrals;
 mod faults;
 mod lease;

@@ -215,8 +215,9 @@ impl Model {
                 ..lease
             };
             self.last = Some((number, copy, held, after, most, unknown));
-            lease.done.extend(seqs);
-            lease.done.sort_unstable();
+            for seq in seqs {
+                lease.done.insert((seq - lease.first_seq) as usize);
+            }
             self.leases.push((lease, held - tally.resolved()));
         }
     }

@@ -95,7 +95,7 @@ async fn one_lost_fence_does_not_stop_the_others(world: World) {
 async fn steps_add_up_and_a_released_rest_goes_back(world: World) {
     world.grant(100).await;
     let task = world.people(10).await;
-    let lease = world.lease(task, 0).await;
+    let mut lease = world.lease(task, 0).await;
     let mut all = findings(&lease, |seq| if seq < 3 { Reason::Timeout } else { Reason::Accepted });
     let rest = all.split_off(4);
     let keep = step(&lease, all, After::Keep);
@@ -104,6 +104,7 @@ async fn steps_add_up_and_a_released_rest_goes_back(world: World) {
     assert_eq!((during.held, during.tally.charged, during.tally.refunded), (6, 1, 3));
     assert_eq!(world.balance().await, 93);
     world.check_books().await;
+    (0..4).for_each(|place| assert!(lease.done.insert(place)));
     let release = step(&lease, rest[..2].to_vec(), After::Release);
     let settled = world.settle(world.number(), &[release]).await;
     assert_eq!(settled.outcomes, [Settled::Stored { batch_done: false, task_done: false }]);

@@ -16,6 +16,10 @@ fn statements() -> Vec<(String, String)> {
         let path = file.expect("a file").path();
         let source = std::fs::read_to_string(&path).expect("source");
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        // A table that is there until its results are converted; see `convert.rs` of this folder.
+        if name == "convert.rs" {
+            continue;
+        }
         for part in source.split("const ").skip(1) {
             let Some((constant, rest)) = part.split_once(": &str =") else { continue };
             let text = rest.trim_start();

@@ -135,7 +135,12 @@ impl World {
 
     /// Verifies everything in a lease with one verdict and releases it.
     pub async fn finish(&self, lease: &Lease, reason: Reason) -> Settled {
-        let step = step(lease, findings(lease, |_| reason), After::Release);
+        self.finish_with(lease, |_| reason).await
+    }
+
+    /// Likewise, with a verdict for each `seq`.
+    pub async fn finish_with(&self, lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Settled {
+        let step = step(lease, findings(lease, verdict), After::Release);
         let mut settlement = self.settle(self.number(), &[step]).await;
         settlement.outcomes.remove(0)
     }
@@ -151,6 +156,8 @@ impl World {
 pub fn step(lease: &Lease, findings: Vec<Finding>, after: After) -> Step {
     Step {
         batch: lease.batch,
+        first_seq: lease.first_seq,
+        done: lease.done.clone(),
         account: lease.account,
         token: lease.token,
         findings,
@@ -168,7 +175,7 @@ pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> 
     for (i, entry) in batch.iter().enumerate() {
         let seq = lease.first_seq + i as i64;
         let aside = |one: &Deferral| one.seq == seq && one.due_at > lease.leased_at;
-        if lease.done.contains(&seq) || lease.deferred.iter().any(aside) {
+        if lease.is_done(seq) || lease.deferred.iter().any(aside) {
             continue;
         }
         let reason = if entry.valid { verdict(seq) } else { Reason::InvalidSyntax };
@@ -181,7 +188,6 @@ pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> 
         }
         all.push(Finding {
             seq,
-            address: entry.text.into(),
             verdict: Verdict::of(reason),
             credit,
             attempts: 1,
