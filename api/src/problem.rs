@@ -54,6 +54,7 @@ kinds! {
     INSUFFICIENT_CREDITS = 402 "insufficient_credits" "Insufficient credits";
     NOT_FOUND = 404 "not_found" "There is no such route";
     TASK_NOT_FOUND = 404 "task_not_found" "There is no such task";
+    RESULT_NOT_FOUND = 404 "result_not_found" "There is no such result";
     KEY_NOT_FOUND = 404 "key_not_found" "There is no such key";
     METHOD_NOT_ALLOWED = 405 "method_not_allowed" "This route does not take that method";
     BODY_IDLE = 408 "body_idle" "The body took too long to arrive";

@@ -131,6 +131,17 @@ pub fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// The verdict on one address, and what it rests on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResultWithEvidence)]
+pub struct Evident<'a> {
+    #[serde(flatten)]
+    pub result: ResultView<'a>,
+    /// What the verdict rests on: the server that was asked, what it said, at which stage. Its fields
+    /// differ by provider; null where nothing was kept.
+    pub evidence: Option<serde_json::Value>,
+}
+
 /// The verdict on one address.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Result)]

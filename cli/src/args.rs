@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and its help.
 
 mod crowd;
+mod scale;
 mod verify;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use listmill_shared::domain::ledger::Kind;
 use listmill_shared::settings::parse_duration;
 
 pub use crowd::{CrowdArgs, Scenario};
+pub use scale::ScaleArgs;
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
 
 const EXAMPLES: &str = "\
@@ -128,6 +130,7 @@ Examples:
   listmill bench gate --seconds 10 --connections 64  polls of one task, as fast as they go
   listmill bench gate --rate 7500                    …at a steady pace
   listmill bench crowd                               waits behind other people's lists
+  listmill bench scale --addresses 1000000           more and more workers
 
 The engine is measured against mail servers of the bench's own, on loopback (Linux). Bench and
 deployment share the settings that lead there:
@@ -191,6 +194,9 @@ pub enum BenchMode {
     /// Ten addresses of a newcomer behind crowds of others' work: how long they wait
     #[command(after_help = crowd::HELP)]
     Crowd(CrowdArgs),
+    /// The pipeline with more and more workers, for one account and for several
+    #[command(after_help = scale::HELP)]
+    Scale(ScaleArgs),
     /// The pipeline with the smtp provider, against mail servers of its own on loopback
     Engine(EngineArgs),
 }
@@ -259,6 +265,14 @@ pub enum AdminCommand {
         /// Of this account only (id or e-mail)
         #[arg(long, value_name = "ID_OR_EMAIL")]
         account: Option<String>,
+        /// Open every stored verdict, too: find those that are damaged, missing or there twice
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Write a task's results to stdout, one JSON object a line
+    Results {
+        /// The task's id
+        task: String,
     },
 }
 
@@ -445,7 +459,8 @@ mod tests {
             "admin key list --json",
             "admin credits grant --account a@b.c --amount -5 --kind phone",
             "admin ip block 10.0.0.0/8",
-            "admin reconcile --account a@b.c",
+            "admin reconcile --account a@b.c --deep",
+            "admin results task_1",
         ] {
             let words = std::iter::once("listmill").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));

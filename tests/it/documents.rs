@@ -18,6 +18,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("post", "/v1/tasks/{}/pause"),
     ("post", "/v1/tasks/{}/resume"),
     ("get", "/v1/tasks/{}/results"),
+    ("get", "/v1/tasks/{}/results/{}"),
     ("get", "/v1/tasks/{}/events"),
     ("post", "/v1/verifications"),
     ("get", "/v1/account/credits"),

@@ -36,6 +36,7 @@ async fn unknown_and_foreign_tasks_look_alike(size: Size) {
         (Method::DELETE, ""),
         (Method::GET, "/results"),
         (Method::GET, "/results?format=csv"),
+        (Method::GET, "/results/0"),
         (Method::GET, "/events"),
         (Method::POST, "/cancel"),
         (Method::POST, "/pause"),

@@ -67,6 +67,7 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(tasks::pause))
         .routes(routes!(tasks::resume))
         .routes(routes!(results::results))
+        .routes(routes!(results::result))
         .routes(routes!(events::events))
         .routes(routes!(verifications::verify))
         .routes(routes!(credits::credits))

@@ -4,7 +4,7 @@
 //! still come. So there are two ways to read it: what is there now, or (`follow`) only what lies
 //! below the first `seq` without a result, with a cursor that never ends before the task does.
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -22,8 +22,8 @@ use crate::cursor::{Cursor, SeqCursor, cursor, limit};
 use crate::extract::{Id, Params};
 use crate::gate::Caller;
 use crate::openapi::{Bad, Gate, NoTask};
-use crate::problem::Problem;
-use crate::view::{Page, ResultView, write_result};
+use crate::problem::{Problem, RESULT_NOT_FOUND};
+use crate::view::{Evident, Page, ResultView, to_json, write_result};
 
 /// Results on a page, unless asked otherwise, and at most.
 pub const PAGE: i64 = 1_000;
@@ -105,6 +105,31 @@ pub async fn results(
             Ok(json(StatusCode::OK, write_page(&page)))
         }
     }
+}
+
+/// Read one result with its evidence
+#[utoipa::path(get, path = "/v1/tasks/{id}/results/{seq}", tag = "tasks",
+    params(("id" = String, Path, description = "Id of the task."),
+        ("seq" = i64, Path, description = "The result's number in the task, from 0.", minimum = 0)),
+    responses((status = 200, description = "The result.", body = Evident<'static>), NoTask, Gate))]
+pub async fn result(
+    State(api): State<Api>,
+    caller: Caller,
+    Path((id, seq)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let id: TaskId = id.parse().map_err(|_| Problem::task_not_found())?;
+    let task = api.app.task(id, caller.account).await?;
+    let missing = || {
+        Problem::new(
+            RESULT_NOT_FOUND,
+            format!("The task has no result with the seq {seq:.20} yet."),
+        )
+    };
+    let at: i64 = seq.parse().map_err(|_| missing())?;
+    let (found, detail) = api.app.store.result(task.id, at).await?.ok_or_else(missing)?;
+    let evidence = detail.and_then(|detail| serde_json::from_str(&detail).ok());
+    let body = Evident { result: ResultView::new(&found), evidence };
+    Ok(json(StatusCode::OK, to_json(&body)))
 }
 
 fn shape(format: Option<&str>, headers: &HeaderMap) -> Result<Shape, Problem> {

@@ -1,14 +1,16 @@
 //! `listmill admin …`: operator levers, straight on the database; on SQLite also beside a running
 //! `up`. What they change holds for every request and task from the moment they return.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::TryStreamExt;
 use ipnet::IpNet;
 use listmill_shared::app::App;
 use listmill_shared::domain::clock::rfc3339;
-use listmill_shared::domain::id::{AccountId, KeyId};
+use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::Key;
 use listmill_shared::domain::ledger::{Books, Kind};
 use listmill_shared::store::accounts::KeyChange;
@@ -44,9 +46,10 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
             grant(app, out, &account, amount, kind.into(), note.as_deref()).await?;
         }
         AdminCommand::Ip(command) => ip(app, out, command).await?,
-        AdminCommand::Reconcile { account } => {
-            return reconcile(app, out, account.as_deref()).await;
+        AdminCommand::Reconcile { account, deep } => {
+            return reconcile(app, out, account.as_deref(), deep).await;
         }
+        AdminCommand::Results { task } => results(app, &task).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -269,16 +272,63 @@ fn network(text: &str) -> Result<IpNet> {
     .trunc())
 }
 
-async fn reconcile(app: &App, out: &Output, owner: Option<&str>) -> Result<ExitCode> {
+async fn reconcile(app: &App, out: &Output, owner: Option<&str>, deep: bool) -> Result<ExitCode> {
     let owner = match owner {
         Some(owner) => Some(account(app, owner).await?),
         None => None,
     };
     let books = app.store.books(owner).await?;
-    let ok = show_books(out, &books);
+    let mut ok = show_books(out, &books);
     let accounts: Vec<Value> = books.iter().map(books_object).collect::<Result<_>>()?;
-    out.object(&json!({ "ok": ok, "accounts": accounts }))?;
+    let mut object = json!({ "accounts": accounts });
+    if deep {
+        let (tasks, faults) = audit(app, out, owner).await?;
+        ok &= faults.is_empty();
+        faults.iter().for_each(|fault| out.say(format!("  FAULT  {fault}")));
+        let tasks_text = grouped(tasks);
+        out.say(match faults.len() {
+            0 => format!("  every verdict of {tasks_text} tasks is there, once"),
+            n => format!("  {} faults in the verdicts of {tasks_text} tasks", grouped(n as u64)),
+        });
+        object["verdicts"] = json!({ "tasks": tasks, "faults": faults });
+    }
+    object["ok"] = json!(ok);
+    out.object(&object)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens every stored verdict; how many tasks that were, and what is wrong.
+async fn audit(app: &App, out: &Output, owner: Option<AccountId>) -> Result<(u64, Vec<String>)> {
+    let all = app.store.count_tasks(owner).await?;
+    let mut progress = out.progress("opening verdicts", all, "tasks");
+    let (mut done, mut faults) = (0, Vec::new());
+    let mut tasks = app.store.all_tasks(owner, TaskId::FIRST).await?;
+    while let Some(&last) = tasks.last() {
+        for task in tasks {
+            faults.extend(app.store.audit_task(task).await?);
+            done += 1;
+            progress.set(done);
+        }
+        tasks = app.store.all_tasks(owner, last).await?;
+    }
+    progress.finish();
+    Ok((done, faults))
+}
+
+/// A task's results, one a line; to stdout, whatever the output is.
+async fn results(app: &App, name: &str) -> Result<()> {
+    let id: TaskId = name.parse()?;
+    let task = app.store.any_task(id).await?;
+    let task = task.with_context(|| format!("no task {name}, or it was erased"))?;
+    let mut file = std::pin::pin!(listmill_api::ndjson_file(&app.store, &task, None));
+    while let Some(piece) = file.try_next().await.context("cannot read the results")? {
+        match std::io::stdout().write_all(&piece) {
+            // A reader that went away (`| head`) has what it wanted.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot write to stdout")?,
+        }
+    }
+    Ok(())
 }
 
 /// The books with their faults, for programs.

@@ -157,7 +157,7 @@ fn space(folder: &Path) -> Finding {
         Some(free) if free < SPACE => Finding::warning(
             "disk",
             format!("{shown} has {} MB left", free >> 20),
-            "A million addresses with their results need about half a gigabyte.",
+            "A million addresses with their results need 10 to 100 MB.",
         ),
         Some(free) => Finding::ok("disk", format!("{shown} has {} GB left", free >> 30)),
         None => Finding::ok("disk", format!("{shown} can be written to")),
