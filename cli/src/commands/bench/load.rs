@@ -53,9 +53,9 @@ pub struct Submission {
 /// What waiting came to.
 pub struct Waited {
     polls: Latencies,
-    ended: Instant,
+    pub ended: Instant,
     /// Tasks that ended otherwise than completed.
-    failed: Vec<String>,
+    pub failed: Vec<String>,
 }
 
 impl Bench<'_> {

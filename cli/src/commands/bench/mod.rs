@@ -13,6 +13,7 @@ mod latency;
 mod load;
 mod process;
 mod report;
+mod scale;
 mod world;
 
 use std::net::SocketAddr;
@@ -184,6 +185,7 @@ impl Bench<'_> {
         let purses = match mode {
             Some(BenchMode::Gate(_)) => purses(&[GATE_TASK], 1),
             Some(BenchMode::Crowd(args)) => crowd::purses(args),
+            Some(BenchMode::Scale(args)) => scale::purses(args, self.load.addresses),
             _ => purses(&self.parts(), self.load.accounts),
         };
         // Before anything is made: is there a server at all?
@@ -202,6 +204,7 @@ impl Bench<'_> {
             Some(BenchMode::Download) => load::download(self).await,
             Some(BenchMode::Gate(args)) => gate::run(self, args).await,
             Some(BenchMode::Crowd(args)) => crowd::run(self, args).await,
+            Some(BenchMode::Scale(args)) => scale::run(self, args).await,
             Some(BenchMode::Engine(args)) => engine::run(self, args).await,
         }
     }
