@@ -3,7 +3,7 @@
 
 #![no_main]
 
-#[path = "../check.rs"]
+#[path = "../check_reply.rs"]
 mod check;
 #[path = "../../worker/src/provider/smtp/reply.rs"]
 #[allow(dead_code)]

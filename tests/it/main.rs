@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_input_lists;
 mod cancel;
 mod clocks;
+mod corpus;
 mod crash;
 mod credits;
 mod crowd;

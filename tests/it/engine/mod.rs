@@ -2,7 +2,6 @@
 //! loopback.
 
 mod breaker;
-mod corpus;
 mod deployment;
 mod facts;
 mod hostile;
