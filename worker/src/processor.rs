@@ -134,6 +134,18 @@ async fn work_on(
             }
         }
     };
+    // From here on its silence is a sign.
+    if caution != Caution::None && company.is_some() {
+        let held = Held { batch: lease.batch, token: lease.token };
+        match shared.app.store.begin_alone(held).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(%error, batch = ?lease.batch, "cannot begin alone; its lease will run out");
+                return;
+            }
+        }
+    }
     let run = Run::new(shared.clone(), lease, batch, caution, permit, room, company);
     run.run(lost, course).await;
 }

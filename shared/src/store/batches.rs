@@ -139,6 +139,18 @@ impl Store {
         Ok(leasings)
     }
 
+    /// A batch that must be alone begins: should this be the last that is heard of it, it was the cause. False:
+    /// the lease is not ours any more.
+    pub async fn begin_alone(&self, lease: Held) -> Result<bool> {
+        const SQL: &str = "UPDATE batches SET lost = lost + 1
+            WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2";
+        let mut tx = self.begin().await?;
+        let rows = on!(&mut tx, c => sqlx::query(SQL).bind(lease.batch.task).bind(lease.batch.no)
+            .bind(lease.token).execute(c).await.map(|r| r.rows_affected()))?;
+        tx.commit().await?;
+        Ok(rows == 1)
+    }
+
     /// A message came for a batch whose task stands still: it is pending again, and found when somebody lets
     /// the task go on.
     async fn unqueue(&self, batch: BatchRef) -> Result<()> {

@@ -269,7 +269,8 @@ async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
             deliverable = deliverable + $6, undeliverable = undeliverable + $7,
             risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
             refunded = refunded + $11, done = $14,
-            lost = CASE WHEN $6 + $7 + $8 + $9 = 0 THEN lost WHEN lost < 5 THEN 0 ELSE 5 END
+            lost = CASE WHEN lost > 5 AND $6 + $7 + $8 + $9 = 0 THEN lost - 1
+                WHEN $6 + $7 + $8 + $9 = 0 THEN lost WHEN lost < 5 THEN 0 ELSE 5 END
         WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
           AND (step IS NULL OR step <> $4) AND done = $13
         RETURNING addresses, attempt, freed,

@@ -47,8 +47,9 @@ impl Store {
         over: Option<Millis>,
         now: Millis,
     ) -> Result<bool> {
-        const TAKE: &str = "UPDATE batches SET state = 0, lease_token = NULL, lost = lost + 1,
-                freed = held, held = 0
+        // A batch that must be alone counts when it begins (5: see LOST_ALONE): it may have been waiting.
+        const TAKE: &str = "UPDATE batches SET state = 0, lease_token = NULL,
+                lost = CASE WHEN lost < 5 THEN lost + 1 ELSE lost END, freed = held, held = 0
             WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
               AND (due_at < $4 OR CAST($4 AS BIGINT) IS NULL)
             RETURNING freed";

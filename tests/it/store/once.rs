@@ -9,6 +9,7 @@ use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::task::TaskStatus;
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::Store;
+use listmill_shared::store::batches::Held;
 use listmill_shared::store::checks::{Answered, Check, Closed};
 use listmill_shared::store::idempotency::RequestKey;
 use listmill_shared::store::sweep::Ended;
@@ -140,8 +141,22 @@ async fn leases_lost_in_a_row_are_counted(world: World) {
         assert!(!store.take_back(&ended, None, START).await.expect("once"));
         assert_eq!(world.balance().await, 100);
     }
+    // From now on it counts only what began: what waits to be alone says nothing by falling silent.
+    for (begins, lost) in [(false, LOST_ALONE), (true, LOST_ALONE), (false, LOST_ALONE + 1)] {
+        let lease = world.lease(task, 0).await;
+        assert_eq!(lease.lost, lost);
+        let held = Held { batch: lease.batch, token: lease.token };
+        let store = &world.app.store;
+        if begins {
+            assert!(store.begin_alone(held).await.expect("begin"));
+        }
+        let ended =
+            Ended { task_id: task, no: 0, lease_token: lease.token, account_id: world.account };
+        assert!(store.take_back(&ended, None, START).await.expect("take back"));
+        assert!(!store.begin_alone(held).await.expect("its lease is over"));
+    }
     let suspect = world.lease(task, 0).await;
-    assert_eq!(suspect.lost, LOST_ALONE);
+    assert_eq!(suspect.lost, LOST_ALONE + 1);
     // What it got done is kept; it stays under suspicion until it is done.
     let some = findings(&suspect, |_| Reason::Accepted)[..4].to_vec();
     world.settle(world.number(), &[step(&suspect, some, After::Release)]).await;
