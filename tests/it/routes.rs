@@ -56,6 +56,13 @@ async fn unknown_and_foreign_tasks_look_alike(size: Size) {
     for id in [&foreign, &unknown, &"task_x".to_owned(), &"%00".to_owned()] {
         stranger.get(&format!("/api/get-results/{id}")).await.expect(404).expect_plain_error();
     }
+    for path in [
+        format!("{foreign}/results/%FF"),
+        format!("{foreign}/results/-1"),
+        "%FF/results/0".to_owned(),
+    ] {
+        owner.client.get(&format!("/v1/tasks/{path}")).await.expect(404).expect_problem();
+    }
     for id in ["task_", "x", "task_%F0%9F%92%A9", "key_1", &"9".repeat(500)] {
         stranger.get(&format!("/v1/tasks/{id}")).await.expect(404).expect_problem();
     }

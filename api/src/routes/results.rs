@@ -4,6 +4,7 @@
 //! still come. So there are two ways to read it: what is there now, or (`follow`) only what lies
 //! below the first `seq` without a result, with a cursor that never ends before the task does.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
@@ -115,8 +116,9 @@ pub async fn results(
 pub async fn result(
     State(api): State<Api>,
     caller: Caller,
-    Path((id, seq)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Problem> {
+    let Path((id, seq)) = path.map_err(|_| Problem::task_not_found())?;
     let id: TaskId = id.parse().map_err(|_| Problem::task_not_found())?;
     let task = api.app.task(id, caller.account).await?;
     let missing = || {

@@ -20,6 +20,7 @@
 //! [`super::payload::MAX_BODY`] and a [`Packed`] per byte of it, whatever the frame claims.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
@@ -135,16 +136,18 @@ fn write_columns(body: &mut Vec<u8>, results: &[Packed]) {
     for result in results {
         put_varint(body, result.smtp_code.map_or(0, |code| zigzag(i64::from(code)) + 1));
     }
-    let mut hosts: Vec<&str> = Vec::new();
+    // By a hash: a list may have a mail host for each address.
+    let mut hosts: HashMap<&str, u64> = HashMap::new();
     for host in results.iter().map(|result| result.mx) {
-        match host.map(|host| (host, hosts.iter().rposition(|known| *known == host))) {
+        let next = hosts.len() as u64;
+        match host.map(|host| (host, hosts.get(host))) {
             None => put_varint(body, 0),
-            Some((_, Some(at))) => put_varint(body, at as u64 + 2),
+            Some((_, Some(known))) => put_varint(body, known + 2),
             Some((host, None)) => {
                 put_varint(body, 1);
                 put_varint(body, host.len() as u64);
                 body.extend_from_slice(host.as_bytes());
-                hosts.push(host);
+                hosts.insert(host, next);
             }
         }
     }
