@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use listmill_shared::domain::id::TaskId;
-use listmill_shared::domain::payload::{Rows, decode_rows};
+use listmill_shared::domain::payload::{Row, Rows, decode_rows};
 use listmill_shared::domain::task::Task;
 use listmill_shared::domain::verdict::{Credit, Reason};
 use listmill_shared::store::results::Found;
@@ -112,6 +112,20 @@ struct Chunk {
     rows: Rows,
     /// By `seq`.
     found: Vec<Found>,
+    /// Those of rows that are nothing but an address without a result yet, by `seq`.
+    addresses: Vec<(i64, String)>,
+}
+
+impl Chunk {
+    fn found(&self, seq: i64) -> Option<&Found> {
+        let at = self.found.binary_search_by_key(&seq, |found| found.seq).ok()?;
+        self.found.get(at)
+    }
+
+    fn address(&self, seq: i64) -> Option<&str> {
+        let at = self.addresses.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+        self.addresses.get(at).map(|(_, address)| address.as_str())
+    }
 }
 
 /// The submitted file with our columns added.
@@ -136,8 +150,10 @@ pub async fn csv_file(
         Some(header) => header,
         None => {
             let first = read_chunk(store, task.id, 0).await?;
-            let line = first.as_ref().and_then(|chunk| chunk.rows.iter().next());
-            made_header(line.map_or(&[], |(_, line)| line), delimiter)
+            match first.as_ref().and_then(|chunk| chunk.rows.iter().next()) {
+                Some(Row::Blank(line) | Row::Record(_, line)) => made_header(line, delimiter),
+                Some(Row::Address(_)) | None => made_header(&[], delimiter),
+            }
         }
     };
     let mut table = Table { delimiter, next: 0, reasons };
@@ -163,7 +179,7 @@ async fn read_chunk(store: &Store, task: TaskId, no: i32) -> Result<Option<Chunk
     let Some(payload) = store.task_rows(task, no).await? else { return Ok(None) };
     let rows = decode_rows(&payload)
         .map_err(|e| StoreError::Damaged { what: "rows of a list", detail: e.to_string() })?;
-    let mut seqs: Vec<i64> = rows.iter().filter_map(|(seq, _)| Some(seq? as i64)).collect();
+    let mut seqs: Vec<i64> = rows.iter().filter_map(|row| Some(row.seq()? as i64)).collect();
     seqs.sort_unstable();
     seqs.dedup();
     let run = last_run(&seqs);
@@ -173,7 +189,16 @@ async fn read_chunk(store: &Store, task: TaskId, no: i32) -> Result<Option<Chunk
     if let (Some(first), Some(last)) = (run.first(), run.last()) {
         found.extend(store.results(task, first - 1, last - first + 1, None).await?);
     }
-    Ok(Some(Chunk { rows, found }))
+    let mut chunk = Chunk { rows, found, addresses: Vec::new() };
+    let bare = chunk.rows.iter().filter_map(|row| match row {
+        Row::Address(seq) => Some(seq as i64),
+        Row::Blank(_) | Row::Record(..) => None,
+    });
+    let mut unknown: Vec<i64> = bare.filter(|seq| chunk.found(*seq).is_none()).collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    chunk.addresses = store.addresses_at(task, &unknown).await?;
+    Ok(Some(chunk))
 }
 
 /// How many at the end follow each other without a gap. New addresses of a block do: they are read
@@ -219,22 +244,25 @@ impl Table {
 
     fn block(&mut self, chunk: &Chunk) -> Vec<u8> {
         let mut out = Vec::with_capacity(chunk.rows.len() * 160);
-        for (seq, line) in chunk.rows.iter() {
-            let seq = seq.map(|seq| seq as i64);
+        for row in chunk.rows.iter() {
+            let seq = row.seq().map(|seq| seq as i64);
             let first = seq.is_some_and(|seq| seq >= self.next);
             if let (true, Some(seq)) = (first, seq) {
                 self.next = seq + 1;
             }
-            let found = seq.and_then(|seq| {
-                let at = chunk.found.binary_search_by_key(&seq, |found| found.seq).ok()?;
-                chunk.found.get(at)
-            });
+            let found = seq.and_then(|seq| chunk.found(seq));
             if let Some(reasons) = &self.reasons
                 && !found.is_some_and(|found| reasons.contains(&found.reason))
             {
                 continue;
             }
-            out.extend_from_slice(line);
+            out.extend_from_slice(match (row, found) {
+                (Row::Blank(line) | Row::Record(_, line), _) => line,
+                (Row::Address(_), Some(found)) => found.address.as_bytes(),
+                (Row::Address(seq), None) => {
+                    chunk.address(seq as i64).map_or(&[], |address| address.as_bytes())
+                }
+            });
             match found {
                 Some(found) => self.cells(&mut out, found, first),
                 None => out.extend(std::iter::repeat_n(self.delimiter, COLUMNS.len())),

@@ -31,6 +31,9 @@ use crate::domain::address;
 use crate::domain::payload::{BatchEncoder, RowsEncoder};
 use guard::Guard;
 
+/// Rows of one block: those that are nothing but their address take no room in it.
+const CHUNK_ROWS: usize = 8192;
+
 /// How the list is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
@@ -205,9 +208,14 @@ impl<'s> Intake<'s> {
 
     /// Takes a row with the raw text of its address cell; `write_line` appends its record.
     fn row(&mut self, raw: &str, write_line: impl FnOnce(&mut Vec<u8>)) -> Result<(), ReadError> {
-        let seq = if address::trim(raw).is_empty() { None } else { Some(self.seq_of(raw)?) };
-        self.rows.push_with(seq, write_line);
-        if self.rows.bytes_len() >= self.limits.chunk_bytes {
+        match address::trim(raw).is_empty() {
+            true => self.rows.push_blank(write_line),
+            false => {
+                let seq = self.seq_of(raw)?;
+                self.rows.push(seq, &self.canonical, write_line);
+            }
+        }
+        if self.rows.bytes_len() >= self.limits.chunk_bytes || self.rows.len() >= CHUNK_ROWS {
             self.cut_rows()?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::payload::{decode_batch, decode_rows};
+use crate::domain::payload::{Row, decode_batch, decode_rows};
 
 /// A list as it was read: addresses by seq, rows in file order.
 #[derive(Debug)]
@@ -37,13 +37,24 @@ fn read_with(format: &Format, input: impl Read, limits: &Limits) -> Result<List,
             Block::Rows { no, payload } => {
                 assert_eq!(no, rows_no);
                 rows_no += 1;
-                for (seq, line) in decode_rows(&payload).unwrap().iter() {
-                    rows.push((seq, String::from_utf8(line.to_vec()).unwrap()));
+                for row in decode_rows(&payload).unwrap().iter() {
+                    let line = match row {
+                        Row::Blank(line) | Row::Record(_, line) => Some(line.to_vec()),
+                        Row::Address(_) => None,
+                    };
+                    rows.push((row.seq(), line.map(|line| String::from_utf8(line).unwrap())));
                 }
             }
         }
         Ok(())
     })?;
+    let rows: Vec<(Option<u64>, String)> = rows
+        .into_iter()
+        .map(|(seq, line)| {
+            let address = || addresses[seq.expect("a seq") as usize].0.clone();
+            (seq, line.unwrap_or_else(address))
+        })
+        .collect();
     assert_eq!(summary.unique, addresses.len() as u64);
     assert_eq!(summary.submitted, summary.unique + summary.duplicates);
     assert_eq!(summary.submitted, rows.iter().filter(|(seq, _)| seq.is_some()).count() as u64);
