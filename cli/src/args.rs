@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and its help.
 
 mod crowd;
+mod full;
 mod scale;
 mod verify;
 
@@ -12,6 +13,7 @@ use listmill_shared::domain::ledger::Kind;
 use listmill_shared::settings::parse_duration;
 
 pub use crowd::{CrowdArgs, Scenario};
+pub use full::FullArgs;
 pub use scale::ScaleArgs;
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
 
@@ -131,6 +133,7 @@ Examples:
   listmill bench gate --rate 7500                    …at a steady pace
   listmill bench crowd                               waits behind other people's lists
   listmill bench scale --addresses 1000000           more and more workers
+  listmill bench full --addresses 100000000 --tasks 10000   a database that has grown
 
 The engine is measured against mail servers of the bench's own, on loopback (Linux). Bench and
 deployment share the settings that lead there:
@@ -197,6 +200,9 @@ pub enum BenchMode {
     /// The pipeline with more and more workers, for one account and for several
     #[command(after_help = scale::HELP)]
     Scale(ScaleArgs),
+    /// Pipeline and routes, with nothing stored and with much
+    #[command(after_help = full::HELP)]
+    Full(FullArgs),
     /// The pipeline with the smtp provider, against mail servers of its own on loopback
     Engine(EngineArgs),
 }

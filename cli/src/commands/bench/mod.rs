@@ -7,6 +7,7 @@
 
 mod crowd;
 mod engine;
+mod full;
 mod gate;
 mod generate;
 mod latency;
@@ -186,6 +187,9 @@ impl Bench<'_> {
             Some(BenchMode::Gate(_)) => purses(&[GATE_TASK], 1),
             Some(BenchMode::Crowd(args)) => crowd::purses(args),
             Some(BenchMode::Scale(args)) => scale::purses(args, self.load.addresses),
+            Some(BenchMode::Full(args)) => {
+                full::purses(args, purses(&self.parts(), self.load.accounts))
+            }
             _ => purses(&self.parts(), self.load.accounts),
         };
         // Before anything is made: is there a server at all?
@@ -205,6 +209,7 @@ impl Bench<'_> {
             Some(BenchMode::Gate(args)) => gate::run(self, args).await,
             Some(BenchMode::Crowd(args)) => crowd::run(self, args).await,
             Some(BenchMode::Scale(args)) => scale::run(self, args).await,
+            Some(BenchMode::Full(args)) => full::run(self, args).await,
             Some(BenchMode::Engine(args)) => engine::run(self, args).await,
         }
     }
