@@ -2,7 +2,7 @@
 //! settles what it found.
 //!
 //! ```text
-//! queue ──▶ runtime (apalis) ──▶ processor: lease ──▶ run: verify ▸ … ──▶ settler ──▶ store
+//! queue ──▶ runtime (apalis) ──▶ processor: lease ──▶ run: verify ▸ … ──▶ settler ──▶ store ──▶ merger
 //!                                                      ▲ stops: cancelled and paused tasks
 //!                                                      ▲ leases: kept alive, or lost
 //! dispatcher: who is next, whenever there is room
@@ -17,6 +17,7 @@ pub mod doctor;
 mod health;
 mod leaser;
 mod leases;
+mod merger;
 mod processor;
 pub mod provider;
 mod run;

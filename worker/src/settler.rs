@@ -17,7 +17,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
-use listmill_shared::domain::batch::{BatchRef, Settled, Step};
+use listmill_shared::domain::batch::{Settled, Step};
 use listmill_shared::domain::id::AccountId;
 use listmill_shared::store::settle::Settlement;
 use listmill_shared::store::sweep::Ended;
@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::dispatcher::Dispatcher;
 use crate::leases::Leases;
+use crate::merger::Merger;
 
 /// Steps received in one go.
 const AT_ONCE: usize = 64;
@@ -51,6 +52,7 @@ struct Desk {
     app: App,
     leases: Arc<Leases>,
     dispatcher: Dispatcher,
+    merger: Merger,
     /// Connections for accounts that get on.
     quick: Semaphore,
     /// The one for those that have failed.
@@ -67,8 +69,16 @@ impl Settler {
         // Unbounded, as each lease has one step under way at the most.
         let (sender, receiver) = mpsc::unbounded_channel();
         let (quick, slow) = (Semaphore::new(SIDE_BY_SIDE), Semaphore::new(1));
-        let desk = Desk { app, leases, dispatcher, quick, slow };
-        (Self(sender), tokio::spawn(async move { work(&desk, receiver).await }))
+        let (merger, merging) = Merger::start(app.clone());
+        let desk = Desk { app, leases, dispatcher, merger, quick, slow };
+        let settling = tokio::spawn(async move {
+            work(&desk, receiver).await;
+            drop(desk);
+            if let Err(error) = merging.await {
+                tracing::error!(%error, "the merger has ended before its time");
+            }
+        });
+        (Self(sender), settling)
     }
 
     /// Settles a step some time soon; a lost fence is also told to the lease. No answer: it could not be
@@ -143,6 +153,7 @@ fn take(waiting: &mut HashMap<AccountId, Vec<Order>>, account: AccountId) -> Vec
                 merged.step.findings.extend(step.findings);
                 merged.step.deferrals.extend(step.deferrals);
                 merged.step.after = step.after;
+                merged.step.lost = step.lost;
                 merged.replies.push(reply);
             }
         }
@@ -154,20 +165,14 @@ async fn settle(desk: &Desk, account: AccountId, group: Vec<Merged>) {
     let (steps, replies): (Vec<Step>, Vec<_>) =
         group.into_iter().map(|merged| (merged.step, merged.replies)).unzip();
     match write(desk, account, &steps).await {
-        Ok(settlement) => {
-            let pieces = told(desk, settlement, &steps, replies);
-            merge(desk, &pieces).await;
-        }
+        Ok(settlement) => told(desk, settlement, &steps, replies),
         Err(error) if steps.len() == 1 => give_up(desk, account, &steps[0], &error).await,
         // One of them is poison: the others must not wait for it.
         Err(_) => {
             for (step, replies) in steps.into_iter().zip(replies) {
                 let alone = std::slice::from_ref(&step);
                 match write(desk, account, alone).await {
-                    Ok(settlement) => {
-                        let pieces = told(desk, settlement, alone, vec![replies]);
-                        merge(desk, &pieces).await;
-                    }
+                    Ok(settlement) => told(desk, settlement, alone, vec![replies]),
                     Err(error) => give_up(desk, account, &step, &error).await,
                 }
             }
@@ -227,29 +232,20 @@ async fn give_up(desk: &Desk, account: AccountId, step: &Step, error: &StoreErro
         lease_token: step.token,
         account_id: account,
     };
-    match app.store.take_back(&lease, None, app.now()).await {
+    match app.store.take_back(&lease, app.now()).await {
         Ok(_) => desk.dispatcher.poke(),
         Err(error) => tracing::warn!(%error, "not handed back; its lease will run out"),
     }
 }
 
-/// Makes one block of each of these batches; left as they are where that fails.
-async fn merge(desk: &Desk, pieces: &[BatchRef]) {
-    if pieces.is_empty() {
-        return;
-    }
-    if let Err(error) = desk.app.store.merge_blocks(pieces).await {
-        tracing::warn!(%error, batches = pieces.len(), "results are left in pieces");
-    }
-}
-
-/// Tells everybody what became of their steps; returns the batches that are done in pieces.
+/// Tells everybody what became of their steps.
 fn told(
     desk: &Desk,
     settlement: Settlement,
     steps: &[Step],
     replies: Vec<Vec<oneshot::Sender<Settled>>>,
-) -> Vec<BatchRef> {
+) {
+    desk.merger.merge(&settlement.pieces);
     if settlement.room {
         desk.dispatcher.poke();
     }
@@ -268,7 +264,6 @@ fn told(
             let _ = reply.send(outcome.clone());
         }
     }
-    settlement.pieces
 }
 
 fn record(steps: &[Step], started: Instant) {
