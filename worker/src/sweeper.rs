@@ -29,6 +29,8 @@ const DEAD: Duration = Duration::from_secs(300);
 const HANDED: Duration = Duration::from_secs(10);
 /// A batch that its own worker has not taken this long after it was due is anybody's.
 const ANYONES_MS: i64 = 60_000;
+/// One erased task is removed for so long, then the next.
+const ERASING: Duration = Duration::from_secs(5);
 /// Slack beyond the body's idle timeout before a submission counts as abandoned.
 const ABANDONED_MS: i64 = 60_000;
 /// A session that holds something and waits for its client for so long belongs to a frozen process.
@@ -59,6 +61,7 @@ impl Sweeper<'_> {
             self.again_and_again("provider", 1, || self.follow_health()).boxed(),
             self.again_and_again("deferrals", 1, || self.wake()).boxed(),
             self.again_and_again("checks", 1, || self.expired_checks()).boxed(),
+            self.again_and_again("erasures", 1, || self.erasures()).boxed(),
             self.again_and_again("sessions", 1, || self.frozen_sessions()).boxed(),
             self.blockers().boxed(),
             self.again_and_again("rare", RARELY, || self.rarely()).boxed(),
@@ -203,6 +206,14 @@ impl Sweeper<'_> {
         Ok(())
     }
 
+    /// What is left of erased tasks, a bounded time for each.
+    async fn erasures(&self) -> Result<(), StoreError> {
+        for task in self.app.store.erasures(AT_ONCE).await? {
+            self.app.empty(task, ERASING).await;
+        }
+        Ok(())
+    }
+
     async fn frozen_sessions(&self) -> Result<(), StoreError> {
         for frozen in self.app.store.end_frozen(FROZEN).await? {
             tracing::warn!(
@@ -242,7 +253,7 @@ impl Sweeper<'_> {
         let idle = app.settings.body_idle_timeout.as_millis() as i64 + ABANDONED_MS;
         for task in app.store.abandoned_ingests(now - idle, AT_ONCE).await? {
             tracing::info!(%task, "removing an abandoned submission");
-            app.store.drop_ingest(task).await?;
+            app.store.drop_ingest(task, now).await?;
         }
         app.store.forget_answers(app.oldest_answer()).await?;
         app.store.give_back().await?;

@@ -15,6 +15,9 @@ const WAITS: [Duration; 3] =
 /// After this long no further try is begun: whoever presses Cancel gets an answer within 5 s.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
+/// So long an erased task is removed while its owner waits.
+pub(super) const ERASING: Duration = Duration::from_secs(1);
+
 /// Why a task's course was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -93,9 +96,27 @@ impl App {
         self.task(id, account).await
     }
 
-    /// Erases an ended task and its results.
+    /// Erases an ended task and its results. Nobody sees it from now on; what of it cannot be removed in a
+    /// moment the sweeper removes.
     pub async fn erase(&self, id: TaskId, account: AccountId) -> Result<(), ControlError> {
-        check(self.store.erase_task(id, account, self.now()).await?)
+        check(self.store.erase_task(id, account, self.now()).await?)?;
+        self.empty(id, ERASING).await;
+        Ok(())
+    }
+
+    /// Removes what a marked task holds, for about so long. What is left stays marked.
+    pub async fn empty(&self, id: TaskId, patience: Duration) {
+        let began = Instant::now();
+        loop {
+            match self.store.erase_slice(id).await {
+                Ok(true) if began.elapsed() < patience => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(%error, task = %id, "not all of it is removed yet; the sweeper tries on");
+                    return;
+                }
+            }
+        }
     }
 
     /// Cancels every task that a key submitted: only when its owner asks for it along with the

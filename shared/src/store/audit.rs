@@ -47,7 +47,7 @@ impl Store {
         after: TaskId,
     ) -> Result<Vec<TaskId>> {
         const SQL: &str = "SELECT id FROM tasks
-            WHERE id > $1 AND (account_id = $2 OR $2 IS NULL) AND status <> 'ingesting'
+            WHERE id > $1 AND (account_id = $2 OR $2 IS NULL) AND status <> 'ingesting' AND deleted_at IS NULL
             ORDER BY id LIMIT $3";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(after).bind(account).bind(TASKS)
             .fetch_all(c).await)?)
@@ -56,7 +56,7 @@ impl Store {
     /// How many tasks there are; `account` = of this one only.
     pub async fn count_tasks(&self, account: Option<AccountId>) -> Result<u64> {
         const SQL: &str = "SELECT count(*) FROM tasks
-            WHERE (account_id = $1 OR $1 IS NULL) AND status <> 'ingesting'";
+            WHERE (account_id = $1 OR $1 IS NULL) AND status <> 'ingesting' AND deleted_at IS NULL";
         let all: i64 = read!(self, c => sqlx::query_scalar(SQL).bind(account).fetch_one(c).await)?;
         Ok(all.unsigned_abs())
     }
@@ -75,7 +75,11 @@ impl Store {
             FROM result_blocks WHERE task_id = $1 AND first_seq >= $2 AND first_seq <= $3
             ORDER BY first_seq, step";
         const ALL: &str = "SELECT count(*) FROM result_blocks WHERE task_id = $1";
+        const ERASED: &str = "SELECT count(*) FROM tasks WHERE id = $1 AND deleted_at IS NOT NULL";
         let mut tx = self.snapshot().await?;
+        if count(&mut tx, ERASED, task).await? > 0 {
+            return Ok(Vec::new());
+        }
         let (mut faults, mut seen, mut last) = (Vec::new(), 0, -1);
         loop {
             let batches: Vec<BatchRow> = on!(&mut tx, c => sqlx::query_as(BATCHES)

@@ -10,7 +10,6 @@ use sqlx::FromRow;
 use super::{Result, Store, StoreError, Tx, expect_rows, on, within};
 use crate::domain::batch::{BatchRef, Finding, Step, place};
 use crate::domain::block::{Block, Packed, Summary, decode, encode};
-use crate::domain::id::TaskId;
 use crate::domain::payload::PayloadError;
 
 /// A row that is to be written.
@@ -179,10 +178,4 @@ fn merge(batch: BatchRef, pieces: &[Piece]) -> Result<Option<NewBlock>> {
         return Err(StoreError::Damaged { what: "block of results", detail });
     }
     NewBlock::of(batch, first.first_seq, step, &all).map(Some)
-}
-
-/// Removes a task's blocks.
-pub(super) async fn erase(tx: &mut Tx, task: TaskId) -> Result<()> {
-    const SQL: &str = "DELETE FROM result_blocks WHERE task_id = $1";
-    on!(tx, c => sqlx::query(SQL).bind(task).execute(c).await.map(|_| ()))
 }

@@ -7,14 +7,14 @@ use sqlx::FromRow;
 use super::credits::{mark_broke, post};
 use super::dispatch::{mark_ready, unmark};
 use super::tasks::TallyRow;
-use super::{Result, Store, StoreError, Tx, blocks, deferrals, expect_rows, on, within};
+use super::{Result, Store, StoreError, Tx, deferrals, expect_rows, on, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::{PauseReason, Tally, TaskStatus};
 
 /// What a change of a task's course came to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Changed {
     /// Done.
     Done,
@@ -164,31 +164,6 @@ impl Store {
             Some(status) => return Ok(Changed::Refused(status)),
         }
         resume(&mut tx, id, account, now).await?;
-        tx.commit().await?;
-        Ok(Changed::Done)
-    }
-
-    /// Erases an ended task's results, rows and addresses. The task row stays, unseen, for the
-    /// books.
-    pub async fn erase_task(&self, id: TaskId, account: AccountId, now: Millis) -> Result<Changed> {
-        const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1";
-        const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1";
-        const MARK: &str = "UPDATE tasks SET deleted_at = $2, header = NULL, name = NULL
-            WHERE id = $1 AND deleted_at IS NULL";
-        let mut tx = self.begin_long().await?;
-        match lock_task(&mut tx, id, Some(account)).await? {
-            None => return Ok(Changed::Missing),
-            Some(status) if !status.has_ended() => return Ok(Changed::Refused(status)),
-            Some(_) => {}
-        }
-        // The batches first: who is merging their blocks has them locked, or finds none.
-        for sql in [BATCHES, ROWS] {
-            on!(&mut tx, c => sqlx::query(sql).bind(id).execute(c).await.map(|_| ()))?;
-        }
-        blocks::erase(&mut tx, id).await?;
-        let rows = on!(&mut tx, c => sqlx::query(MARK).bind(id).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("erase task", rows, 1)?;
         tx.commit().await?;
         Ok(Changed::Done)
     }

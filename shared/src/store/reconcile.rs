@@ -41,14 +41,16 @@ impl Store {
         const CHECKS: &str =
             "SELECT account_id, CAST(SUM(held) AS BIGINT), CAST(SUM(charged) AS BIGINT)
             FROM checks WHERE account_id = $1 OR $1 IS NULL GROUP BY account_id";
-        // Erased tasks have no rows left; their own counter stands for them.
+        // Erased tasks have no blocks left, or not for long; their own counter stands for them.
         const ERASED: &str = "SELECT account_id, CAST(SUM(charged) AS BIGINT) FROM tasks
             WHERE deleted_at IS NOT NULL AND (account_id = $1 OR $1 IS NULL) GROUP BY account_id";
         // Of one account: by its own tasks, whatever others have stored.
         const CHARGED: &str = "SELECT t.account_id, CAST(SUM(b.charged) AS BIGINT) FROM tasks t
-            JOIN result_blocks b ON b.task_id = t.id GROUP BY t.account_id";
+            JOIN result_blocks b ON b.task_id = t.id
+            WHERE t.deleted_at IS NULL GROUP BY t.account_id";
         const CHARGED_ONE: &str = "SELECT t.account_id, CAST(SUM(b.charged) AS BIGINT) FROM tasks t
-            JOIN result_blocks b ON b.task_id = t.id WHERE t.account_id = $1 GROUP BY t.account_id";
+            JOIN result_blocks b ON b.task_id = t.id
+            WHERE t.account_id = $1 AND t.deleted_at IS NULL GROUP BY t.account_id";
         let mut tx = self.snapshot().await?;
         let rows: Vec<BooksRow> =
             on!(&mut tx, c => sqlx::query_as(BOOKS).bind(account).fetch_all(c).await)?;

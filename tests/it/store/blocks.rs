@@ -1,8 +1,11 @@
 //! Results in blocks: pieces, merged blocks, pages over both, and the audit that finds what is wrong.
 
+use std::time::Duration;
+
 use listmill_shared::domain::batch::{After, BatchRef, Lease};
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::verdict::Reason;
+use listmill_shared::store::control::Changed;
 use listmill_shared::store::results::Found;
 use listmill_tests::sql;
 
@@ -14,6 +17,7 @@ super::on_both_engines!(
     no_address_gets_a_second_result,
     the_audit_finds_what_is_wrong,
     an_erased_task_leaves_no_block,
+    an_erasure_goes_on_where_it_stopped,
 );
 
 /// Settles a lease in pieces: every third address, then the next ones, then the rest.
@@ -36,12 +40,17 @@ async fn in_pieces(world: &World, mut lease: Lease, reason: impl Fn(i64) -> Reas
 }
 
 async fn blocks(world: &World, task: TaskId) -> i64 {
+    stored(world, "result_blocks", task).await
+}
+
+/// A task's rows of one table.
+async fn stored(world: &World, table: &str, task: TaskId) -> i64 {
     let id = task.0.simple();
     let of = match world.url.starts_with("sqlite:") {
         true => format!("lower(hex(task_id)) = '{id}'"),
         false => format!("replace(task_id::text, '-', '') = '{id}'"),
     };
-    let query = format!("SELECT count(*) FROM result_blocks WHERE {of}");
+    let query = format!("SELECT count(*) FROM {table} WHERE {of}");
     sql::number(&world.url, &query).await
 }
 
@@ -222,7 +231,39 @@ async fn an_erased_task_leaves_no_block(world: World) {
         tokio::join!(store.erase_task(task, world.account, now), store.merge_blocks(&batches));
     erased.expect("erase");
     merged.expect("merge");
+    world.app.empty(task, Duration::MAX).await;
     assert_eq!(blocks(&world, task).await, 0);
     assert!(all(&world, task).await.is_empty());
+    world.check_books().await;
+}
+
+async fn an_erasure_goes_on_where_it_stopped(world: World) {
+    world.grant(10_000).await;
+    let (task, beside) = (world.people(600 * BATCH).await, world.people(BATCH).await);
+    for (task, no) in [(task, 0), (task, 400), (beside, 0)] {
+        let lease = world.lease(task, no).await;
+        world.finish(&lease, Reason::Accepted).await;
+    }
+    let (now, store) = (world.app.now(), &world.app.store);
+    world.app.cancel(task, world.account).await.expect("cancel");
+    let erased = store.erase_task(task, world.account, now).await.expect("erase");
+    assert_eq!(erased, Changed::Done);
+    for _ in 0..2 {
+        assert!(world.app.task(task, world.account).await.is_err(), "nobody sees it");
+        assert_eq!(store.audit_task(task).await.expect("audit"), Vec::<String>::new());
+        world.check_books().await;
+        assert!(store.erase_slice(task).await.expect("one slice"), "more is left");
+    }
+    assert_eq!(store.erasures(10).await.expect("erasures"), [task]);
+    assert!(blocks(&world, task).await > 0, "nothing was interrupted");
+    world.app.empty(task, Duration::MAX).await;
+    assert!(store.erasures(10).await.expect("erasures").is_empty());
+    assert_eq!(blocks(&world, task).await, 0);
+    for table in ["batches", "task_rows"] {
+        assert_eq!(stored(&world, table, task).await, 0, "{table}");
+    }
+    assert_eq!(store.erase_task(task, world.account, now).await.expect("gone"), Changed::Missing);
+    assert_eq!(all(&world, beside).await.len(), BATCH);
+    assert!(store.audit_task(beside).await.expect("audit").is_empty());
     world.check_books().await;
 }
