@@ -86,6 +86,8 @@ pub struct Settings {
     pub http_concurrency: usize,
     #[serde(deserialize_with = "duration")]
     pub result_cache: Duration,
+    #[serde(deserialize_with = "switch")]
+    pub evidence: bool,
     #[serde(deserialize_with = "duration")]
     pub shutdown_grace: Duration,
     #[serde(deserialize_with = "duration")]

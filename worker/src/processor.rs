@@ -8,6 +8,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use listmill_shared::app::App;
@@ -29,6 +30,9 @@ use crate::run::Run;
 use crate::runtime::{Backlog, Room};
 use crate::settler::Settler;
 use crate::stops::Stops;
+
+/// Between two tries to begin alone.
+const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// What every processor of this process shares.
 pub struct Shared {
@@ -86,7 +90,7 @@ async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, 
         tracing::error!(?batch, "the worker panicked on this batch; it goes back to work");
         let BatchRef { task, no } = batch;
         let lease = Ended { task_id: task, no, lease_token: token, account_id: account };
-        match shared.app.store.take_back(&lease, None, shared.app.now()).await {
+        match shared.app.store.take_back(&lease, shared.app.now()).await {
             Ok(_) => shared.dispatcher.poke(),
             Err(error) => tracing::warn!(%error, ?batch, "not handed back; its lease will run out"),
         }
@@ -135,17 +139,24 @@ async fn work_on(
         }
     };
     // From here on its silence is a sign.
-    if caution != Caution::None && company.is_some() {
-        let held = Held { batch: lease.batch, token: lease.token };
-        match shared.app.store.begin_alone(held).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::warn!(%error, batch = ?lease.batch, "cannot begin alone; its lease will run out");
-                return;
-            }
-        }
+    if caution != Caution::None && company.is_some() && !begin_alone(shared, &lease, &lost).await {
+        return;
     }
     let run = Run::new(shared.clone(), lease, batch, caution, permit, room, company);
     run.run(lost, course).await;
+}
+
+/// Has it written that the lease's batch begins alone; false if the lease is lost first.
+async fn begin_alone(shared: &Shared, lease: &Lease, lost: &CancellationToken) -> bool {
+    let held = Held { batch: lease.batch, token: lease.token };
+    while !lost.is_cancelled() {
+        match shared.app.store.begin_alone(held, lease.lost).await {
+            Ok(ours) => return ours,
+            Err(error) => {
+                tracing::warn!(%error, batch = ?lease.batch, "cannot begin alone; trying again");
+            }
+        }
+        tokio::time::sleep(BACK_OFF).await;
+    }
+    false
 }

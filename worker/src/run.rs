@@ -84,9 +84,10 @@ pub struct Run {
     startable: i64,
     /// Run alone: these `seq`s, ascending, and no others.
     suspects: Option<Vec<i64>>,
-    /// Has the only suspect ended every process that asked about it?
-    give_up: bool,
+    caution: Caution,
     findings: Vec<Finding>,
+    /// Has this lease brought a result?
+    found: bool,
     /// What has its result, with the steps that were taken.
     done: Done,
     /// Set aside since the last step.
@@ -124,8 +125,9 @@ impl Run {
             next: 0,
             startable: lease.held,
             suspects,
-            give_up: caution == Caution::GiveUp,
+            caution,
             findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
+            found: false,
             done: lease.done.clone(),
             deferrals: Vec::new(),
             settling: None,
@@ -344,7 +346,7 @@ impl Run {
         let (shared, batch) = (self.shared.clone(), self.batch.clone());
         let (index, attempt) = self.take_next();
         let seq = self.lease.first_seq + index as i64;
-        let (of, give_up) = (self.lease.batch, self.give_up);
+        let (of, give_up) = (self.lease.batch, self.caution == Caution::GiveUp);
         Box::pin(async move {
             let address = batch.get(index).map_or("", |entry| entry.text);
             let asked = match give_up {
@@ -375,10 +377,11 @@ impl Run {
                     return Outcome::Later(Deferral { seq, attempts, due_at });
                 }
             }
+            let detail = verdict.detail.filter(|_| shared.app.settings.evidence);
             Outcome::Found(Finding {
                 seq,
                 credit: verdict.reason.credit(),
-                verdict,
+                verdict: Verdict { detail, ..verdict },
                 attempts,
                 checked_at: now,
             })
@@ -392,6 +395,7 @@ impl Run {
 
     fn take_step(&mut self, after: After) -> Step {
         let done = self.done.clone();
+        self.found |= !self.findings.is_empty();
         for finding in &self.findings {
             place(self.lease.first_seq, finding.seq).map(|place| self.done.insert(place));
         }
@@ -404,6 +408,7 @@ impl Run {
             findings: std::mem::take(&mut self.findings),
             deferrals: std::mem::take(&mut self.deferrals),
             after,
+            lost: self.caution.lost_after(self.lease.lost, self.found, after),
         }
     }
 }

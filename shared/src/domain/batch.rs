@@ -120,6 +120,32 @@ impl Caution {
         }
     }
 
+    /// How many leases in a row were lost, as the batch row says it after a step of a lease that came after
+    /// `lost` lost ones. `found`: has this lease brought a result?
+    ///
+    /// One that is run alone counts as lost from its begin until it ends of itself. What was well does not
+    /// undo the halving: those that are left are still run so few at a time, until the one is found.
+    pub fn lost_after(self, lost: i32, found: bool, after: After) -> i32 {
+        match (self, after) {
+            (Caution::None, _) => {
+                if found {
+                    0
+                } else {
+                    lost
+                }
+            }
+            (_, After::Keep) => lost + 1,
+            (Caution::Alone(_), _) => lost,
+            (Caution::GiveUp, _) => {
+                if found {
+                    LOST_ALONE
+                } else {
+                    lost
+                }
+            }
+        }
+    }
+
     /// How many suspects are run; `None` = every address.
     pub fn most(self) -> Option<usize> {
         match self {
@@ -243,6 +269,8 @@ pub struct Step {
     pub deferrals: Vec<Deferral>,
     /// What becomes of the lease.
     pub after: After,
+    /// How many of the batch's leases were lost in a row, from now on ([`Caution::lost_after`]).
+    pub lost: i32,
 }
 
 impl Step {
@@ -277,6 +305,10 @@ pub enum Settled {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::id::Ids;
 
@@ -290,6 +322,60 @@ mod tests {
         assert_eq!(Caution::of(5, 1), Caution::Alone(1));
         assert_eq!(Caution::of(6, 1), Caution::GiveUp);
         assert_eq!(Caution::of(90, 1_000_000), Caution::GiveUp);
+    }
+
+    /// Runs a batch of `size` until it is done, `killers` ending every process that asks about them after
+    /// `progress` of the others were stored; returns how many were ended, and which addresses were given up.
+    fn outlive(
+        size: usize,
+        killers: &BTreeSet<usize>,
+        progress: usize,
+    ) -> (usize, BTreeSet<usize>) {
+        let mut done: BTreeSet<usize> = BTreeSet::new();
+        let mut given_up = BTreeSet::new();
+        let (mut lost, mut kills) = (0, 0);
+        while done.len() < size {
+            let caution = Caution::of(lost, size - done.len());
+            let left: Vec<usize> = (0..size).filter(|place| !done.contains(place)).collect();
+            let asked = &left[..caution.most().unwrap_or(left.len()).min(left.len())];
+            if caution == Caution::GiveUp {
+                given_up.extend(asked);
+                done.extend(asked);
+                lost = caution.lost_after(lost, true, After::Release);
+                continue;
+            }
+            let before_death = asked.iter().position(|place| killers.contains(place));
+            let stored = before_death.map_or(asked.len(), |before| before.min(progress));
+            done.extend(&asked[..stored]);
+            if before_death.is_some() {
+                kills += 1;
+                lost = match caution {
+                    Caution::None => caution.lost_after(lost, stored > 0, After::Keep) + 1,
+                    _ => caution.lost_after(lost, stored > 0, After::Keep),
+                };
+            } else {
+                lost = caution.lost_after(lost, true, After::Release);
+            }
+        }
+        (kills, given_up)
+    }
+
+    proptest! {
+        /// Only those that end their process are given up, after as many ends as halving takes.
+        #[test]
+        fn exactly_the_killers_are_given_up(
+            size in 1..600_usize,
+            killers in proptest::collection::btree_set(0..600_usize, 0..4),
+            progress in prop_oneof![Just(0_usize), 0..40_usize],
+        ) {
+            let killers: BTreeSet<usize> = killers.into_iter().filter(|k| *k < size).collect();
+            let (kills, given_up) = outlive(size, &killers, progress);
+            prop_assert_eq!(&given_up, &killers);
+            if progress == 0 {
+                let halvings = size.next_power_of_two().ilog2() as usize + 1;
+                prop_assert!(kills <= 5 + killers.len() * halvings, "{} ends", kills);
+            }
+        }
     }
 
     fn lease(done: &[i64], deferred: &[(i64, Millis)]) -> Lease {

@@ -3,6 +3,8 @@
 //! A lease is a state (`leased`), a fence (`lease_token`) and an end (`due_at`). Taking one holds
 //! the credits of what will be started, in the same transaction.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 
 use super::control::lock_task;
@@ -48,6 +50,7 @@ pub struct Held {
 
 #[derive(FromRow)]
 struct Claimed {
+    token: i64,
     first_seq: i64,
     addresses: i32,
     attempt: i32,
@@ -90,24 +93,22 @@ impl Store {
         let mut order: Vec<usize> = (0..claims.len()).collect();
         order.sort_by_key(|&at| claims[at].batch);
         let mut tx = self.begin_unsynced().await?;
-        let (mut taken, mut idle) = (Vec::new(), Vec::new());
-        let mut known: Option<(TaskId, Option<AccountId>)> = None;
-        for at in order {
-            let batch = claims[at].batch;
-            let payer = match known {
-                Some((task, payer)) if task == batch.task => payer,
-                _ => start_task(&mut tx, batch.task, now).await?,
-            };
-            known = Some((batch.task, payer));
-            match payer {
-                None => idle.push(batch),
-                Some(account) => {
-                    if let Some(row) = claim_batch(&mut tx, &claims[at], source, horizon).await? {
-                        taken.push(Taken { at, account, row });
-                    }
-                }
+        let (mut open, mut idle) = (Vec::new(), Vec::new());
+        for of_task in order.chunk_by(|&a, &b| claims[a].batch.task == claims[b].batch.task) {
+            match start_task(&mut tx, claims[of_task[0]].batch.task, now).await? {
+                None => idle.extend(of_task.iter().map(|&at| claims[at].batch)),
+                Some(account) => open.extend(of_task.iter().map(|&at| (at, account))),
             }
         }
+        let wanted: Vec<Claim> = open.iter().map(|&(at, _)| claims[at]).collect();
+        let mut claimed = claim_batches(&mut tx, &wanted, source, horizon).await?;
+        let mut taken: Vec<Taken> = open
+            .into_iter()
+            .filter_map(|(at, account)| {
+                let row = claimed.remove(&claims[at].token)?;
+                Some(Taken { at, account, row })
+            })
+            .collect();
         // Accounts come last, in one order for everybody.
         taken.sort_by_key(|one| (one.account, claims[one.at].batch));
         let mut broke = Vec::new();
@@ -139,14 +140,14 @@ impl Store {
         Ok(leasings)
     }
 
-    /// A batch that must be alone begins: should this be the last that is heard of it, it was the cause. False:
-    /// the lease is not ours any more.
-    pub async fn begin_alone(&self, lease: Held) -> Result<bool> {
-        const SQL: &str = "UPDATE batches SET lost = lost + 1
+    /// A batch that must be alone begins, after `lost` lost leases: should this be the last that is heard of it,
+    /// it was the cause. False: the lease is not ours any more.
+    pub async fn begin_alone(&self, lease: Held, lost: i32) -> Result<bool> {
+        const SQL: &str = "UPDATE batches SET lost = $4
             WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2";
         let mut tx = self.begin().await?;
         let rows = on!(&mut tx, c => sqlx::query(SQL).bind(lease.batch.task).bind(lease.batch.no)
-            .bind(lease.token).execute(c).await.map(|r| r.rows_affected()))?;
+            .bind(lease.token).bind(lost + 1).execute(c).await.map(|r| r.rows_affected()))?;
         tx.commit().await?;
         Ok(rows == 1)
     }
@@ -251,26 +252,71 @@ async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<Acc
     }
 }
 
-/// Takes the lease, wanting credits for every unfinished chargeable address that is not set aside
-/// beyond `horizon`.
-async fn claim_batch(
+/// Takes leases `s`, wanting credits for every unfinished chargeable address that is not set aside beyond the
+/// horizon. Held credits of a batch that nobody has leased would be a fault; they are never written over.
+macro_rules! claim {
+    ($claims:literal, $token:literal) => {
+        concat!(
+            "UPDATE batches SET state = 2, touched = 1, lease_token = s.token, due_at = s.until,
+                attempt = attempt + 1, source = $1,
+                held = chargeable - charged - refunded - (SELECT count(*) FROM deferrals d
+                    WHERE d.task_id = batches.task_id AND d.no = batches.no AND d.due_at > $2)
+            FROM ",
+            $claims,
+            " WHERE batches.task_id = s.task_id AND batches.no = s.no AND state IN (0, 1) AND held = 0
+            RETURNING ",
+            $token,
+            " AS token, first_seq, addresses, attempt, lost, held,
+                chargeable - charged - refunded - held AS waiting,
+                deliverable + undeliverable + risky + unknown AS processed, done, payload"
+        )
+    };
+}
+
+/// Takes what can be taken, by the leases' tokens.
+async fn claim_batches(
     tx: &mut Tx,
-    claim: &Claim,
+    claims: &[Claim],
     source: &str,
     horizon: Millis,
-) -> Result<Option<Claimed>> {
-    // Held credits of a batch that nobody has leased would be a fault; they are never written over.
-    const SQL: &str = "UPDATE batches SET state = 2, touched = 1, lease_token = $3, due_at = $4,
-            attempt = attempt + 1, source = $5, held = chargeable - charged - refunded - (
-                SELECT count(*) FROM deferrals d
-                WHERE d.task_id = $1 AND d.no = $2 AND d.due_at > $6)
-        WHERE task_id = $1 AND no = $2 AND state IN (0, 1) AND held = 0
-        RETURNING first_seq, addresses, attempt, lost, held,
-            chargeable - charged - refunded - held AS waiting,
-            deliverable + undeliverable + risky + unknown AS processed, done, payload";
-    on!(tx, c => sqlx::query_as(SQL)
-        .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token).bind(claim.until)
-        .bind(source).bind(horizon).fetch_optional(c).await)
+) -> Result<HashMap<i64, Claimed>> {
+    // Locked in the order of their numbers, as everywhere.
+    const PG: &str = claim!(
+        "(SELECT c.task_id, c.no, c.token, c.until
+            FROM UNNEST($3::UUID[], $4::INTEGER[], $5::BIGINT[], $6::BIGINT[])
+                AS c (task_id, no, token, until)
+            JOIN batches o ON o.task_id = c.task_id AND o.no = c.no
+            WHERE o.state IN (0, 1) ORDER BY c.task_id, c.no FOR NO KEY UPDATE OF o) AS s",
+        "s.token"
+    );
+    const LITE: &str = claim!(
+        "(SELECT $3 AS task_id, $4 AS no, $5 AS token, $6 AS until) AS s",
+        "CAST($5 AS BIGINT)"
+    );
+    if claims.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut rows: Vec<Claimed> = Vec::with_capacity(claims.len());
+    match tx {
+        // One round trip, however many.
+        Tx::Pg(lent) => {
+            rows = within!(lent, c => sqlx::query_as(PG).bind(source).bind(horizon)
+                .bind(claims.iter().map(|claim| claim.batch.task.0).collect::<Vec<_>>())
+                .bind(claims.iter().map(|claim| claim.batch.no).collect::<Vec<_>>())
+                .bind(claims.iter().map(|claim| claim.token).collect::<Vec<_>>())
+                .bind(claims.iter().map(|claim| claim.until).collect::<Vec<_>>())
+                .fetch_all(c).await)?;
+        }
+        Tx::Lite(lent) => {
+            for claim in claims {
+                let row: Option<Claimed> = within!(&mut *lent, c => sqlx::query_as(LITE)
+                    .bind(source).bind(horizon).bind(claim.batch.task).bind(claim.batch.no)
+                    .bind(claim.token).bind(claim.until).fetch_optional(c).await)?;
+                rows.extend(row);
+            }
+        }
+    }
+    Ok(rows.into_iter().map(|row| (row.token, row)).collect())
 }
 
 /// Holds credits for claimed batches of one account, first come first served. A batch that gets

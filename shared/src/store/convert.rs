@@ -127,7 +127,23 @@ impl Store {
         tx.commit().await?;
         done += rest.iter().map(|old| old.processed.unsigned_abs()).sum::<u64>();
         told(done, all.max(done));
+        self.shrink().await;
         Ok(())
+    }
+
+    /// Writes a SQLite file anew: the rows are gone, and a file that was made before free pages went back
+    /// to the disk by themselves would keep their room.
+    async fn shrink(&self) {
+        const ANEW_LITE: &str = "PRAGMA auto_vacuum = INCREMENTAL; VACUUM";
+        let Store::Lite { write, .. } = self else { return };
+        let shrunk = async {
+            let mut link = write.fresh().await?;
+            sqlx::raw_sql(ANEW_LITE).execute(&mut link).await?;
+            Ok::<(), StoreError>(())
+        };
+        if let Err(error) = shrunk.await {
+            tracing::warn!(%error, "the database file keeps its size; all is well otherwise");
+        }
     }
 
     /// How many results are to be converted.

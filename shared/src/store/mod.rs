@@ -20,6 +20,7 @@ mod convert;
 pub mod credits;
 pub mod deferrals;
 pub mod dispatch;
+pub mod erase;
 mod error;
 pub mod faults;
 pub mod gate;

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::blocks::damaged;
 use super::{Result, Store, StoreError, Tx, read, within};
-use crate::domain::batch::BatchRef;
+use crate::domain::batch::{BatchRef, place};
 use crate::domain::block::{Block, Packed, decode, mask};
 use crate::domain::clock::Millis;
 use crate::domain::done::Done;
 use crate::domain::id::TaskId;
-use crate::domain::payload::{Batch, decode_batch};
+use crate::domain::payload::{Batch, PayloadError, decode_batch};
 use crate::domain::verdict::{Credit, Flags, Reason};
 
 /// Batches read at once, at most.
@@ -171,24 +171,8 @@ impl Store {
 
     /// Results of these `seq`s, ascending; those not stored yet are left out.
     pub async fn results_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<Found>> {
-        const BATCHES: &str =
-            "SELECT first_seq, no FROM batches WHERE task_id = $1 ORDER BY first_seq";
-        if seqs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let all: Vec<(i64, i32)> =
-            read!(self, c => sqlx::query_as(BATCHES).bind(task).fetch_all(c).await)?;
-        let mut batches: Vec<At> = Vec::new();
-        for seq in seqs {
-            let behind = all.partition_point(|(first_seq, _)| first_seq <= seq);
-            if let Some((first_seq, no)) = behind.checked_sub(1).and_then(|at| all.get(at)).copied()
-                && batches.last().is_none_or(|last| last.no != no)
-            {
-                batches.push(At { first_seq, no });
-            }
-        }
         let mut found = Vec::with_capacity(seqs.len());
-        for part in batches.chunks(AT_ONCE as usize) {
+        for part in self.batches_at(task, seqs).await?.chunks(AT_ONCE as usize) {
             for opened in self.open_batches(task, part, i64::MAX).await? {
                 opened.each(|seq, address, packed| {
                     if seqs.binary_search(&seq).is_ok() {
@@ -198,6 +182,46 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// The addresses of these `seq`s, ascending, whether they have results or not.
+    pub async fn addresses_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<(i64, String)>> {
+        const BATCH: &str = "SELECT payload FROM batches WHERE task_id = $1 AND no = $2";
+        let mut addresses = Vec::with_capacity(seqs.len());
+        let mut left = seqs.iter().copied().peekable();
+        for At { first_seq, no } in self.batches_at(task, seqs).await? {
+            let payload: Option<Vec<u8>> = read!(self, c => sqlx::query_scalar(BATCH)
+                .bind(task).bind(no).fetch_optional(c).await)?;
+            // Erased meanwhile.
+            let Some(payload) = payload else { return Ok(addresses) };
+            let batch = open_batch(&payload)?;
+            while let Some(seq) = left.next_if(|seq| seq - first_seq < batch.len() as i64) {
+                let entry = place(first_seq, seq).and_then(|place| batch.get(place));
+                addresses.extend(entry.map(|entry| (seq, entry.text.to_owned())));
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// The batches that these `seq`s, ascending, are in.
+    async fn batches_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<At>> {
+        const BATCHES: &str =
+            "SELECT first_seq, no FROM batches WHERE task_id = $1 ORDER BY first_seq";
+        let mut batches: Vec<At> = Vec::new();
+        if seqs.is_empty() {
+            return Ok(batches);
+        }
+        let all: Vec<(i64, i32)> =
+            read!(self, c => sqlx::query_as(BATCHES).bind(task).fetch_all(c).await)?;
+        for seq in seqs {
+            let behind = all.partition_point(|(first_seq, _)| first_seq <= seq);
+            if let Some((first_seq, no)) = behind.checked_sub(1).and_then(|at| all.get(at)).copied()
+                && batches.last().is_none_or(|last| last.no != no)
+            {
+                batches.push(At { first_seq, no });
+            }
+        }
+        Ok(batches)
     }
 
     /// One result, and what it rests on, as JSON.
@@ -342,10 +366,7 @@ impl Store {
             let (Some(payload), Some(blocks)) = (addresses.remove(&no), pieces.remove(&no)) else {
                 continue;
             };
-            let batch = decode_batch(&payload).map_err(|error| StoreError::Damaged {
-                what: "batch",
-                detail: error.to_string(),
-            })?;
+            let batch = open_batch(&payload)?;
             opened.push(Opened { first_seq, batch, blocks });
         }
         Ok(opened)
@@ -357,6 +378,12 @@ impl Store {
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(task).bind(no)
             .fetch_optional(c).await)?)
     }
+}
+
+fn open_batch(payload: &[u8]) -> Result<Batch> {
+    let damaged =
+        |error: PayloadError| StoreError::Damaged { what: "batch", detail: error.to_string() };
+    decode_batch(payload).map_err(damaged)
 }
 
 /// Numbers as SQLite's `json_each` takes them.

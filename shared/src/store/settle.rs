@@ -15,7 +15,7 @@
 //! done again with the fences first. What a lease gives back is the row's own figure, never what its holder
 //! remembers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::FromRow;
 
@@ -24,7 +24,7 @@ use super::control::lock_task;
 use super::credits::post;
 use super::dispatch::mark_ready;
 use super::tasks::TallyRow;
-use super::{Result, Store, StoreError, Tx, deferrals, on};
+use super::{Result, Store, StoreError, Tx, deferrals, on, within};
 use crate::domain::batch::{After, BatchRef, Settled, Step, place};
 use crate::domain::clock::Millis;
 use crate::domain::done::Done;
@@ -46,6 +46,7 @@ pub struct Settlement {
 /// A batch after its step.
 #[derive(FromRow)]
 struct Fenced {
+    token: i64,
     addresses: i32,
     attempt: i32,
     freed: i64,
@@ -106,9 +107,9 @@ impl Store {
         let mut order: Vec<usize> = (0..steps.len()).collect();
         order.sort_by_key(|&i| steps[i].batch);
         let mut tx = self.begin().await?;
+        let ordered: Vec<&Step> = order.iter().map(|&i| &steps[i]).collect();
         if first == First::Results {
-            let all: Vec<&Step> = order.iter().map(|&i| &steps[i]).collect();
-            insert_results(&mut tx, number, &all).await?;
+            insert_results(&mut tx, number, &ordered).await?;
         }
         let mut locked = None;
         for &i in &order {
@@ -121,9 +122,10 @@ impl Store {
         let mut sums: BTreeMap<TaskId, TaskSums> = BTreeMap::new();
         let mut stored = Vec::with_capacity(steps.len());
         let (mut answered, mut pieces) = (Vec::new(), Vec::new());
-        for i in order {
+        let passed = pass_fences(&mut tx, number, &ordered).await?;
+        for (i, passed) in order.into_iter().zip(passed) {
             let step = &steps[i];
-            match pass_fence(&mut tx, number, step).await? {
+            match passed {
                 Passed::Applied { batch_done, folded, leased_before, freed } => {
                     if leased_before && !step.findings.is_empty() {
                         answered.push(step);
@@ -246,60 +248,147 @@ enum Passed {
     No,
 }
 
-async fn pass_fence(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
-    // Progress forgets lost leases, but not that the batch is under suspicion (5: see LOST_ALONE).
-    const KEEP: &str = "UPDATE batches SET step = $4, held = held - $5,
-            deliverable = deliverable + $6, undeliverable = undeliverable + $7,
-            risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
-            refunded = refunded + $11, done = $14,
-            lost = CASE WHEN lost < 5 AND $6 + $7 + $8 + $9 > 0 THEN 0 ELSE lost END
-        WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
-          AND (step IS NULL OR step <> $4) AND done = $13 AND CAST($12 AS BIGINT) IS NULL
-        RETURNING addresses, attempt, CAST(0 AS BIGINT) AS freed,
-            deliverable, undeliverable, risky, unknown, charged, refunded";
-    // Done when every address has its result; else it is pending again, or waits for its time.
-    const RELEASE: &str = "UPDATE batches SET step = $4, freed = held - $5, held = 0,
-            lease_token = NULL,
-            state = CASE WHEN deliverable + undeliverable + risky + unknown
-                + $6 + $7 + $8 + $9 = addresses THEN 3
-                WHEN CAST($12 AS BIGINT) IS NOT NULL THEN 5 ELSE 0 END,
-            due_at = COALESCE(CAST($12 AS BIGINT), due_at),
-            touched = CASE WHEN deliverable + undeliverable + risky + unknown
-                + $6 + $7 + $8 + $9 = addresses THEN 0 ELSE 1 END,
-            deliverable = deliverable + $6, undeliverable = undeliverable + $7,
-            risky = risky + $8, unknown = unknown + $9, charged = charged + $10,
-            refunded = refunded + $11, done = $14,
-            lost = CASE WHEN lost > 5 AND $6 + $7 + $8 + $9 = 0 THEN lost - 1
-                WHEN $6 + $7 + $8 + $9 = 0 THEN lost WHEN lost < 5 THEN 0 ELSE 5 END
-        WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
-          AND (step IS NULL OR step <> $4) AND done = $13
-        RETURNING addresses, attempt, freed,
-            deliverable, undeliverable, risky, unknown, charged, refunded";
+/// The fence: moves the batch rows of steps `s` on, where their leases hold. A lease that ends leaves a batch
+/// that is done when every address has its result; else it is pending again, or waits for its time.
+macro_rules! fence {
+    ($steps:literal, $token:literal) => {
+        concat!(
+            "UPDATE batches SET step = $1,
+                held = CASE WHEN s.keep THEN held - s.used ELSE 0 END,
+                freed = CASE WHEN s.keep THEN freed ELSE held - s.used END,
+                lease_token = CASE WHEN s.keep THEN lease_token END,
+                state = CASE WHEN s.keep THEN 2
+                    WHEN batches.deliverable + batches.undeliverable + batches.risky
+                        + batches.unknown + s.found = addresses THEN 3
+                    WHEN s.until IS NOT NULL THEN 5 ELSE 0 END,
+                touched = CASE WHEN NOT s.keep
+                    AND batches.deliverable + batches.undeliverable + batches.risky
+                        + batches.unknown + s.found = addresses THEN 0 ELSE 1 END,
+                due_at = COALESCE(s.until, due_at),
+                deliverable = batches.deliverable + s.deliverable,
+                undeliverable = batches.undeliverable + s.undeliverable,
+                risky = batches.risky + s.risky,
+                unknown = batches.unknown + s.unknown,
+                charged = batches.charged + s.charged,
+                refunded = batches.refunded + s.refunded,
+                done = s.after, lost = s.lost_after
+            FROM ",
+            $steps,
+            " WHERE batches.task_id = s.task_id AND batches.no = s.no AND lease_token = s.token
+                AND state = 2 AND (step IS NULL OR step <> $1) AND done = s.before
+            RETURNING ",
+            $token,
+            " AS token, addresses, attempt, freed, batches.deliverable, batches.undeliverable,
+                batches.risky, batches.unknown, batches.charged, batches.refunded"
+        )
+    };
+}
+
+/// Tells of each step how the fence judged it; the caller has locked the tasks.
+async fn pass_fences(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<Vec<Passed>> {
+    const PG: &str = fence!(
+        "UNNEST($2::UUID[], $3::INTEGER[], $4::BIGINT[], $5::BOOLEAN[], $6::BIGINT[],
+            $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[],
+            $13::BIGINT[], $14::BYTEA[], $15::BYTEA[], $16::INTEGER[], $17::BIGINT[])
+        AS s (task_id, no, token, keep, used, until, deliverable, undeliverable, risky, unknown,
+            charged, refunded, before, after, lost_after, found)",
+        "s.token"
+    );
+    const LITE: &str = fence!(
+        "(SELECT $2 AS task_id, $3 AS no, $4 AS token, $5 AS keep, $6 AS used, $7 AS until,
+            $8 AS deliverable, $9 AS undeliverable, $10 AS risky, $11 AS unknown, $12 AS charged,
+            $13 AS refunded, $14 AS before, $15 AS after, $16 AS lost_after, $17 AS found) AS s",
+        "CAST($4 AS BIGINT)"
+    );
+    let moves = steps.iter().map(|step| Move::of(step)).collect::<Result<Vec<Move>>>()?;
+    let mut rows: Vec<Fenced> = Vec::with_capacity(steps.len());
+    match &mut *tx {
+        // One round trip, however many.
+        Tx::Pg(lent) => {
+            fn all<T>(moves: &[Move], of: impl Fn(&Move) -> T) -> Vec<T> {
+                moves.iter().map(of).collect()
+            }
+            let counts = |of: fn(&Tally) -> i64| all(&moves, |one| of(&one.tally));
+            rows = within!(lent, c => sqlx::query_as(PG).bind(number)
+                .bind(all(&moves, |one| one.step.batch.task.0))
+                .bind(all(&moves, |one| one.step.batch.no))
+                .bind(all(&moves, |one| one.step.token))
+                .bind(all(&moves, |one| one.keep))
+                .bind(all(&moves, |one| one.used))
+                .bind(all(&moves, |one| one.until))
+                .bind(counts(|tally| tally.deliverable))
+                .bind(counts(|tally| tally.undeliverable))
+                .bind(counts(|tally| tally.risky))
+                .bind(counts(|tally| tally.unknown))
+                .bind(counts(|tally| tally.charged))
+                .bind(counts(|tally| tally.refunded))
+                .bind(moves.iter().map(|one| one.step.done.as_bytes()).collect::<Vec<_>>())
+                .bind(moves.iter().map(|one| one.after.as_bytes()).collect::<Vec<_>>())
+                .bind(all(&moves, |one| one.step.lost))
+                .bind(all(&moves, |one| one.tally.processed()))
+                .fetch_all(c).await)?;
+        }
+        Tx::Lite(lent) => {
+            for Move { step, tally, after, keep, used, until } in &moves {
+                let BatchRef { task, no } = step.batch;
+                let row: Option<Fenced> = within!(&mut *lent, c => sqlx::query_as(LITE)
+                    .bind(number).bind(task).bind(no).bind(step.token).bind(keep).bind(used)
+                    .bind(until).bind(tally.deliverable).bind(tally.undeliverable)
+                    .bind(tally.risky).bind(tally.unknown).bind(tally.charged)
+                    .bind(tally.refunded).bind(step.done.as_bytes()).bind(after.as_bytes())
+                    .bind(step.lost).bind(tally.processed()).fetch_optional(c).await)?;
+                rows.extend(row);
+            }
+        }
+    }
+    let mut held: HashMap<i64, Fenced> = rows.into_iter().map(|row| (row.token, row)).collect();
+    let mut all = Vec::with_capacity(steps.len());
+    for step in steps {
+        all.push(match held.remove(&step.token) {
+            Some(row) => {
+                let folded = Tally::from(row.tally);
+                let batch_done =
+                    step.after != After::Keep && folded.processed() == i64::from(row.addresses);
+                // A batch that was never leased before had nothing set aside.
+                let leased_before = row.attempt > 1;
+                Passed::Applied { batch_done, folded, leased_before, freed: row.freed }
+            }
+            None => why_not(tx, number, step).await?,
+        });
+    }
+    Ok(all)
+}
+
+/// A step as the fence takes it.
+struct Move<'a> {
+    step: &'a Step,
+    tally: Tally,
+    after: Done,
+    keep: bool,
+    /// Held credits that it uses up.
+    used: i64,
+    until: Option<Millis>,
+}
+
+impl<'a> Move<'a> {
+    fn of(step: &'a Step) -> Result<Self> {
+        let tally = step.tally();
+        let (keep, used, until) = match step.after {
+            After::Keep => (true, step.resolved(), None),
+            After::Release => (false, tally.charged, None),
+            After::Wait(until) => (false, tally.charged, Some(until)),
+        };
+        Ok(Self { after: done_after(step)?, step, tally, keep, used, until })
+    }
+}
+
+/// What became of a step that the fence did not let pass.
+async fn why_not(tx: &mut Tx, number: i64, step: &Step) -> Result<Passed> {
     const WHY: &str = "SELECT state, COALESCE(step = $3, FALSE),
             COALESCE(lease_token = $4 AND state = 2, FALSE)
         FROM batches WHERE task_id = $1 AND no = $2";
-    let (tally, after) = (step.tally(), done_after(step)?);
-    let (sql, from_held, wait) = match step.after {
-        After::Keep => (KEEP, step.resolved(), None),
-        After::Release => (RELEASE, tally.charged, None),
-        After::Wait(until) => (RELEASE, tally.charged, Some(until)),
-    };
     let BatchRef { task, no } = step.batch;
-    let row: Option<Fenced> = on!(&mut *tx, c => sqlx::query_as(sql)
-        .bind(task).bind(no).bind(step.token).bind(number).bind(from_held)
-        .bind(tally.deliverable).bind(tally.undeliverable).bind(tally.risky).bind(tally.unknown)
-        .bind(tally.charged).bind(tally.refunded).bind(wait)
-        .bind(step.done.as_bytes()).bind(after.as_bytes())
-        .fetch_optional(c).await)?;
-    if let Some(row) = row {
-        let folded = Tally::from(row.tally);
-        let batch_done =
-            step.after != After::Keep && folded.processed() == i64::from(row.addresses);
-        // A batch that was never leased before had nothing set aside.
-        let leased_before = row.attempt > 1;
-        return Ok(Passed::Applied { batch_done, folded, leased_before, freed: row.freed });
-    }
-    let why: Option<(i16, bool, bool)> = on!(&mut *tx, c => sqlx::query_as(WHY)
+    let why: Option<(i16, bool, bool)> = on!(tx, c => sqlx::query_as(WHY)
         .bind(task).bind(no).bind(number).bind(step.token).fetch_optional(c).await)?;
     match why {
         Some((state, true, _)) => {

@@ -2,7 +2,7 @@
 //! abandoned submissions. Every repair is idempotent, so any number of sweepers may run at once, and finds
 //! what is due by an index: what waits for something else costs it nothing.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use sqlx::FromRow;
 
@@ -15,6 +15,9 @@ use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::PauseReason;
+
+/// Repairs of one account in one transaction.
+const AT_ONCE: usize = 64;
 
 /// A lease that its holder has given up, or is thought to have.
 #[derive(Debug, Clone, Copy, FromRow)]
@@ -40,58 +43,87 @@ impl Store {
     }
 
     /// Makes the batch of a lease that ended without a word pending again, its hold goes back to the balance.
-    /// `over`: only if the lease was over by then. Tells whether it did.
-    pub async fn take_back(
+    /// Tells whether it did.
+    pub async fn take_back(&self, lease: &Ended, now: Millis) -> Result<bool> {
+        Ok(!self.take_back_all(std::slice::from_ref(lease), None, now).await?.is_empty())
+    }
+
+    /// Likewise for leases of one account, in one transaction; returns those that were taken back. `over`:
+    /// only if the lease was over by then.
+    async fn take_back_all(
         &self,
-        lease: &Ended,
+        leases: &[Ended],
         over: Option<Millis>,
         now: Millis,
-    ) -> Result<bool> {
+    ) -> Result<Vec<BatchRef>> {
         // A batch that must be alone counts when it begins (5: see LOST_ALONE): it may have been waiting.
         const TAKE: &str = "UPDATE batches SET state = 0, lease_token = NULL,
                 lost = CASE WHEN lost < 5 THEN lost + 1 ELSE lost END, freed = held, held = 0
             WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
               AND (due_at < $4 OR CAST($4 AS BIGINT) IS NULL)
             RETURNING freed";
+        let Some(account) = leases.first().map(|lease| lease.account_id) else {
+            return Ok(Vec::new());
+        };
+        let mut leases = leases.to_vec();
+        leases.sort_unstable_by_key(|lease| (lease.task_id, lease.no));
         let mut tx = self.begin().await?;
-        let Some(status) = try_lock_task(&mut tx, lease.task_id).await? else { return Ok(false) };
-        let freed: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(TAKE)
-            .bind(lease.task_id).bind(lease.no).bind(lease.lease_token).bind(over)
-            .fetch_optional(c).await)?;
-        // None: renewed, settled or taken back by another sweeper meanwhile.
-        let Some(freed) = freed else { return Ok(false) };
-        if status.is_active() {
-            mark_ready(&mut tx, lease.task_id, lease.account_id, now).await?;
+        let mut tasks = BTreeMap::new();
+        for of_task in leases.chunk_by(|a, b| a.task_id == b.task_id) {
+            let task = of_task[0].task_id;
+            if let Some(status) = try_lock_task(&mut tx, task).await? {
+                tasks.insert(task, status);
+            }
         }
-        if freed > 0 {
-            let movement = Movement {
-                entry: EntryType::Refund,
-                amount: freed,
-                task: Some(lease.task_id),
-                step: Some(lease.lease_token),
-                note: Some(String::from("worker lost")),
-            };
-            let (account, kind) = (lease.account_id, Kind::Email);
-            post(&mut tx, &Transfer { account, kind, movements: vec![movement] }, now).await?;
+        leases.retain(|lease| tasks.contains_key(&lease.task_id));
+        let (mut back, mut movements) = (Vec::new(), Vec::new());
+        for lease in leases {
+            let freed: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(TAKE)
+                .bind(lease.task_id).bind(lease.no).bind(lease.lease_token).bind(over)
+                .fetch_optional(c).await)?;
+            // None: renewed, settled or taken back by another sweeper meanwhile.
+            let Some(freed) = freed else { continue };
+            back.push(BatchRef { task: lease.task_id, no: lease.no });
+            if freed > 0 {
+                movements.push(Movement {
+                    entry: EntryType::Refund,
+                    amount: freed,
+                    task: Some(lease.task_id),
+                    step: Some(lease.lease_token),
+                    note: Some(String::from("worker lost")),
+                });
+            }
+        }
+        if back.is_empty() {
+            return Ok(back);
+        }
+        for (task, status) in tasks {
+            if status.is_active() {
+                mark_ready(&mut tx, task, account, now).await?;
+            }
+        }
+        if !movements.is_empty() {
+            post(&mut tx, &Transfer { account, kind: Kind::Email, movements }, now).await?;
         }
         tx.commit().await?;
-        Ok(true)
+        Ok(back)
     }
 
     /// Takes back leases that are over, up to `limit`; returns which. An account whose rows somebody holds
     /// is left for the next time.
     pub async fn reclaim_leases(&self, limit: i64, now: Millis) -> Result<Vec<BatchRef>> {
-        let (mut back, mut stuck) = (Vec::new(), HashSet::new());
-        for lease in self.expired_leases(limit, now).await? {
-            if stuck.contains(&lease.account_id) {
-                continue;
-            }
-            match self.take_back(&lease, Some(now), now).await {
-                Ok(true) => back.push(BatchRef { task: lease.task_id, no: lease.no }),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, account = %lease.account_id, "a lease is over, and not taken back yet");
-                    stuck.insert(lease.account_id);
+        let mut leases = self.expired_leases(limit, now).await?;
+        leases.sort_by_key(|lease| lease.account_id);
+        let mut back = Vec::new();
+        for of_account in leases.chunk_by(|a, b| a.account_id == b.account_id) {
+            for some in of_account.chunks(AT_ONCE) {
+                match self.take_back_all(some, Some(now), now).await {
+                    Ok(batches) => back.extend(batches),
+                    Err(error) => {
+                        let account = some[0].account_id;
+                        tracing::warn!(%error, %account, "leases are over, and not taken back yet");
+                        break;
+                    }
                 }
             }
         }
@@ -183,15 +215,17 @@ impl Store {
             .bind(account).bind(limit).fetch_all(c).await)?;
         let mut left: i64 =
             read!(self, c => sqlx::query_scalar(BALANCE).bind(account).fetch_one(c).await)?;
-        let (all, mut resumed) = (waiting.len() as u64, 0);
+        let all = waiting.len() as u64;
+        let mut enough = Vec::new();
         for (task, needs) in waiting {
             if left <= 0 {
                 break;
             }
             left -= needs.max(1);
-            let reason = PauseReason::InsufficientCredits;
-            resumed += u64::from(self.resume_if(task, account, reason, now).await?);
+            enough.push(task);
         }
+        let resumed =
+            self.resume_if(&enough, account, PauseReason::InsufficientCredits, now).await?;
         if resumed == all && (all as i64) < limit {
             // Nobody waits any more; who is paused from now on marks it again, under the same lock.
             self.clear_broke(account).await?;
@@ -219,34 +253,46 @@ impl Store {
         let paused: Vec<(TaskId, AccountId)> =
             read!(self, c => sqlx::query_as(SQL).bind(limit).fetch_all(c).await)?;
         let mut resumed = 0;
-        for (task, account) in paused {
+        for of_account in paused.chunk_by(|a, b| a.1 == b.1) {
+            let tasks: Vec<TaskId> = of_account.iter().map(|(task, _)| *task).collect();
             let reason = PauseReason::ProviderUnavailable;
-            resumed += u64::from(self.resume_if(task, account, reason, now).await?);
+            resumed += self.resume_if(&tasks, of_account[0].1, reason, now).await?;
         }
         Ok(resumed)
     }
 
-    /// Lets a task go on if it still stands still for `reason`.
+    /// Lets those of an account's tasks go on that still stand still for `reason`. Returns how many.
     async fn resume_if(
         &self,
-        task: TaskId,
+        tasks: &[TaskId],
         account: AccountId,
         reason: PauseReason,
         now: Millis,
-    ) -> Result<bool> {
+    ) -> Result<u64> {
         const STILL: &str = "SELECT count(*) FROM tasks
             WHERE id = $1 AND status = 'paused' AND pause_reason = $2";
-        let mut tx = self.begin().await?;
-        if try_lock_task(&mut tx, task).await?.is_none() {
-            return Ok(false);
+        let mut tasks = tasks.to_vec();
+        tasks.sort_unstable();
+        let mut resumed = 0;
+        for some in tasks.chunks(AT_ONCE) {
+            let mut tx = self.begin().await?;
+            let mut free = Vec::with_capacity(some.len());
+            for &task in some {
+                if try_lock_task(&mut tx, task).await?.is_some() {
+                    free.push(task);
+                }
+            }
+            for task in free {
+                let still: i64 = on!(&mut tx, c => sqlx::query_scalar(STILL)
+                    .bind(task).bind(reason.as_str()).fetch_one(c).await)?;
+                if still == 1 {
+                    resume(&mut tx, task, account, now).await?;
+                    resumed += 1;
+                }
+            }
+            tx.commit().await?;
         }
-        let still: i64 = on!(&mut tx, c => sqlx::query_scalar(STILL)
-            .bind(task).bind(reason.as_str()).fetch_one(c).await)?;
-        if still == 1 {
-            resume(&mut tx, task, account, now).await?;
-        }
-        tx.commit().await?;
-        Ok(still == 1)
+        Ok(resumed)
     }
 
     /// Active tasks, oldest first.
@@ -259,7 +305,8 @@ impl Store {
     /// Submissions that were given up: last touched before `before`.
     pub async fn abandoned_ingests(&self, before: Millis, limit: i64) -> Result<Vec<TaskId>> {
         const SQL: &str = "SELECT id FROM tasks
-            WHERE status = 'ingesting' AND touched_at < $1 ORDER BY touched_at LIMIT $2";
+            WHERE status = 'ingesting' AND touched_at < $1 AND deleted_at IS NULL
+            ORDER BY touched_at LIMIT $2";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(before).bind(limit)
             .fetch_all(c).await)?)
     }

@@ -124,35 +124,36 @@ pub struct Accept {
     pub submitted: Submitted,
     /// Batches stored.
     pub batches: i64,
+    /// Batches and rows stored.
+    pub stored: i64,
     /// First record of a CSV.
     pub header: Option<Vec<u8>>,
     /// Delimiter of a CSV.
     pub delimiter: u8,
 }
 
-/// A stored block of a submission.
+/// A batch of a submission.
 #[derive(Debug)]
-pub enum NewBlock {
-    /// A batch of addresses.
-    Batch {
-        /// Its number.
-        no: i32,
-        /// `seq` of its first address.
-        first_seq: i64,
-        /// Addresses in it.
-        addresses: i32,
-        /// Those that may cost a credit.
-        chargeable: i32,
-        /// The addresses, encoded.
-        payload: Vec<u8>,
-    },
-    /// Rows of the submitted file.
-    Rows {
-        /// Their number.
-        no: i32,
-        /// The rows, encoded.
-        payload: Vec<u8>,
-    },
+pub struct NewBatch {
+    /// Its number.
+    pub no: i32,
+    /// `seq` of its first address.
+    pub first_seq: i64,
+    /// Addresses in it.
+    pub addresses: i32,
+    /// Those that may cost a credit.
+    pub chargeable: i32,
+    /// The addresses, encoded.
+    pub payload: Vec<u8>,
+}
+
+/// Rows of the submitted file.
+#[derive(Debug)]
+pub struct NewRows {
+    /// Their number.
+    pub no: i32,
+    /// The rows, encoded.
+    pub payload: Vec<u8>,
 }
 
 impl Store {
@@ -170,39 +171,32 @@ impl Store {
         tx.commit().await
     }
 
-    /// Stores blocks of a task that is being received, in one transaction. Fails with a row count
-    /// when the sweeper took the task for abandoned.
-    pub async fn store_blocks(&self, task: TaskId, blocks: &[NewBlock], now: Millis) -> Result<()> {
-        const TOUCH: &str = "UPDATE tasks SET touched_at = $2
-            WHERE id = $1 AND status = 'ingesting'";
-        const BATCH: &str = "INSERT INTO batches (task_id, no, first_seq, addresses, chargeable,
-                payload, state, touched, held, due_at, attempt, deliverable, undeliverable, risky,
-                unknown, charged, refunded)
-            VALUES ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)";
-        const ROWS: &str = "INSERT INTO task_rows (task_id, no, payload) VALUES ($1, $2, $3)";
-        let mut tx = self.begin().await?;
-        let touched = on!(&mut tx, c => sqlx::query(TOUCH).bind(task).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
+    /// Stores batches and rows of a task that is being received, `before` of them stored so far, in one
+    /// transaction. They reach the disk with what makes the task known, at the latest; until then the task
+    /// row counts them, so that what a crash of the database undoes is missed. Fails with a row count then,
+    /// or when the task was given up.
+    pub async fn receive(
+        &self,
+        task: TaskId,
+        before: i64,
+        batches: &[NewBatch],
+        rows: &[NewRows],
+        now: Millis,
+    ) -> Result<()> {
+        const TOUCH: &str = "UPDATE tasks SET touched_at = $2, batches = $3 + $4
+            WHERE id = $1 AND status = 'ingesting' AND deleted_at IS NULL AND batches = $3";
+        let new = (batches.len() + rows.len()) as i64;
+        let mut tx = self.begin_unsynced().await?;
+        let touched = on!(&mut tx, c => sqlx::query(TOUCH).bind(task).bind(now).bind(before)
+            .bind(new).execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("touch task", touched, 1)?;
-        for block in blocks {
-            match block {
-                NewBlock::Batch { no, first_seq, addresses, chargeable, payload } => {
-                    on!(&mut tx, c => sqlx::query(BATCH)
-                        .bind(task).bind(no).bind(first_seq).bind(addresses).bind(chargeable)
-                        .bind(payload.as_slice())
-                        .execute(c).await.map(|_| ()))?;
-                }
-                NewBlock::Rows { no, payload } => {
-                    on!(&mut tx, c => sqlx::query(ROWS).bind(task).bind(no).bind(payload.as_slice())
-                        .execute(c).await.map(|_| ()))?;
-                }
-            }
-        }
+        insert_batches(&mut tx, task, batches).await?;
+        insert_rows(&mut tx, task, rows).await?;
         tx.commit().await
     }
 
-    /// Makes a received task `queued`, inside the caller's transaction. Fails with a row count
-    /// when the sweeper took it for abandoned.
+    /// Makes a received task `queued`, inside the caller's transaction. Fails with a row count when it was
+    /// given up, or something of it is not stored.
     pub async fn accept_task(
         &self,
         tx: &mut Tx,
@@ -213,35 +207,20 @@ impl Store {
         const SQL: &str = "UPDATE tasks SET status = 'queued', name = $2, submitted = $3,
                 unique_addresses = $4, duplicates = $5, invalid_syntax = $6, batches = $7,
                 header = $8, delimiter = $9, created_at = $10, touched_at = $10
-            WHERE id = $1 AND status = 'ingesting'
+            WHERE id = $1 AND status = 'ingesting' AND deleted_at IS NULL AND batches = $11
             RETURNING account_id";
         let counts = accept.submitted;
         let account: Option<AccountId> = on!(&mut *tx, c => sqlx::query_scalar(SQL)
             .bind(task).bind(accept.name.as_deref()).bind(counts.submitted).bind(counts.unique)
             .bind(counts.duplicates).bind(counts.invalid_syntax).bind(accept.batches)
             .bind(accept.header.as_deref()).bind(i16::from(accept.delimiter)).bind(now)
+            .bind(accept.stored)
             .fetch_optional(c).await)?;
         expect_rows("accept task", u64::from(account.is_some()), 1)?;
         match account {
             Some(account) if accept.batches > 0 => mark_ready(tx, task, account, now).await,
             _ => Ok(()),
         }
-    }
-
-    /// Removes a task that was being received, with all its blocks.
-    pub async fn drop_ingest(&self, task: TaskId) -> Result<()> {
-        const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1";
-        const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1";
-        const TASK: &str = "DELETE FROM tasks WHERE id = $1 AND status = 'ingesting'";
-        let mut tx = self.begin_long().await?;
-        for sql in [BATCHES, ROWS] {
-            on!(&mut tx, c => sqlx::query(sql).bind(task).execute(c).await.map(|_| ()))?;
-        }
-        let rows = on!(&mut tx, c => sqlx::query(TASK).bind(task)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        // Zero: it was accepted meanwhile, and the transaction goes back.
-        expect_rows("drop ingesting task", rows, 1)?;
-        tx.commit().await
     }
 
     /// Gathered reads of tasks.
@@ -353,4 +332,60 @@ impl Store {
             read!(self, c => sqlx::query_as(SQL).bind(id).fetch_one(c).await)?;
         Ok((header, delimiter as u8))
     }
+}
+
+/// The columns and values of a new batch.
+macro_rules! new_batch {
+    ($from:literal) => {
+        concat!(
+            "INSERT INTO batches (task_id, no, first_seq, addresses, chargeable, payload, state,
+                touched, held, due_at, attempt, deliverable, undeliverable, risky, unknown, charged,
+                refunded)
+            SELECT $1, b.no, b.first_seq, b.addresses, b.chargeable, b.payload,
+                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+            FROM ",
+            $from
+        )
+    };
+}
+
+async fn insert_batches(tx: &mut Tx, task: TaskId, batches: &[NewBatch]) -> Result<()> {
+    const PG: &str = new_batch!(
+        "UNNEST($2::INTEGER[], $3::BIGINT[], $4::INTEGER[], $5::INTEGER[], $6::BYTEA[])
+        AS b (no, first_seq, addresses, chargeable, payload)"
+    );
+    const LITE: &str = new_batch!(
+        "(SELECT $2 AS no, $3 AS first_seq, $4 AS addresses, $5 AS chargeable, $6 AS payload) AS b"
+    );
+    let rows = match tx {
+        // One round trip, however many.
+        Tx::Pg(lent) => within!(lent, c => sqlx::query(PG).bind(task)
+            .bind(batches.iter().map(|batch| batch.no).collect::<Vec<_>>())
+            .bind(batches.iter().map(|batch| batch.first_seq).collect::<Vec<_>>())
+            .bind(batches.iter().map(|batch| batch.addresses).collect::<Vec<_>>())
+            .bind(batches.iter().map(|batch| batch.chargeable).collect::<Vec<_>>())
+            .bind(batches.iter().map(|batch| batch.payload.as_slice()).collect::<Vec<_>>())
+            .execute(c).await.map(|r| r.rows_affected()))?,
+        Tx::Lite(lent) => {
+            let mut rows = 0;
+            for batch in batches {
+                rows += within!(&mut *lent, c => sqlx::query(LITE).bind(task).bind(batch.no)
+                    .bind(batch.first_seq).bind(batch.addresses).bind(batch.chargeable)
+                    .bind(batch.payload.as_slice())
+                    .execute(c).await.map(|r| r.rows_affected()))?;
+            }
+            rows
+        }
+    };
+    expect_rows("insert batches", rows, batches.len() as u64)
+}
+
+async fn insert_rows(tx: &mut Tx, task: TaskId, rows: &[NewRows]) -> Result<()> {
+    const SQL: &str = "INSERT INTO task_rows (task_id, no, payload) VALUES ($1, $2, $3)";
+    for row in rows {
+        let stored = on!(&mut *tx, c => sqlx::query(SQL).bind(task).bind(row.no)
+            .bind(row.payload.as_slice()).execute(c).await.map(|r| r.rows_affected()))?;
+        expect_rows("insert rows", stored, 1)?;
+    }
+    Ok(())
 }

@@ -7,7 +7,11 @@ use listmill_tests::{Client, Setup, Size, Task, Weight, for_each_size};
 use super::server::{Seen, Upstream, say};
 use super::services;
 
-for_each_size!(a_list_is_verified_by_another_service, a_list_is_verified_by_another_listmill);
+for_each_size!(
+    a_list_is_verified_by_another_service,
+    a_list_is_verified_by_another_listmill,
+    evidence_is_kept_unless_it_is_off,
+);
 
 const MAP: &str = "/status ok = accepted; /status bad = mailbox_not_found; /status all = catch_all";
 const SECRET: &str = "sesame-open-sesame";
@@ -75,6 +79,24 @@ async fn a_list_is_verified_by_another_service(size: Size) {
     let log = verifies.process.output();
     assert_eq!(log.matches("which no line of http_map knows").count(), 1, "{log}");
     app.finish().await;
+}
+
+async fn evidence_is_kept_unless_it_is_off(size: Size) {
+    let service = Upstream::start(|_: &Seen| say(200, r#"{"status":"ok"}"#.to_owned())).await;
+    for (evidence, kept) in [("on", true), ("off", false)] {
+        let setup = Setup::new(size.with(1, 1)).env("LISTMILL_PROVIDER", "http");
+        let setup = setup.env("LISTMILL_HTTP_URL", format!("{}/?e={{email}}", service.base()));
+        let setup = setup.env("LISTMILL_HTTP_MAP", MAP).env("LISTMILL_EVIDENCE", evidence);
+        let app = setup.start().await;
+        let client = &app.customer(1).await.client;
+        let (task, _) = verify(client, &["kate@a.test"]).await;
+        let path = format!("/v1/tasks/{}/results/0", task.id);
+        let result = client.get(&path).await.expect(200).json();
+        assert_eq!(result["reason"], "accepted", "{result}");
+        assert_eq!(result["evidence"]["http"] == 200, kept, "{result}");
+        assert_eq!(result["evidence"].is_null(), !kept, "{result}");
+        app.finish().await;
+    }
 }
 
 async fn a_list_is_verified_by_another_listmill(size: Size) {

@@ -141,6 +141,10 @@ async fn every_result_becomes_part_of_a_block(world: World) {
     store.check_schema().await.expect("everything is in today's form");
     assert_eq!(told.last(), Some(&(before.len() as u64, before.len() as u64)), "{told:?}");
     assert_eq!(seen(&world, &tasks).await, before);
+    if world.url.starts_with("sqlite:") {
+        let free = sql::number(&world.url, "PRAGMA freelist_count").await;
+        assert_eq!(free, 0, "the rows have left room in the file");
+    }
     let details = store.details(tasks[0], 0, 3).await.expect("details");
     assert_eq!(details, [(0, "{}".to_owned()), (1, "{}".to_owned()), (2, "{}".to_owned())]);
     goes_on(&world, &tasks, &held).await;

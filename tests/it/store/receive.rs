@@ -1,8 +1,11 @@
 //! Receiving a list: whole, or nothing of it.
 
 use listmill_shared::app::submit::SubmitError;
-use listmill_shared::domain::task::TaskStatus;
-use listmill_shared::store::tasks::NewTask;
+use listmill_shared::domain::id::TaskId;
+use listmill_shared::domain::payload::BatchEncoder;
+use listmill_shared::domain::task::{Submitted, TaskStatus};
+use listmill_shared::store::tasks::{Accept, NewBatch, NewTask};
+use listmill_tests::sql;
 
 use super::on_both_engines;
 use super::world::{START, World};
@@ -11,6 +14,7 @@ on_both_engines!(
     counts_and_cuts_batches,
     refuses_a_list_larger_than_the_balance,
     an_abandoned_submission_is_removed,
+    what_a_crash_undoes_of_a_submission_is_missed,
 );
 
 async fn counts_and_cuts_batches(world: World) {
@@ -45,14 +49,46 @@ async fn refuses_a_list_larger_than_the_balance(world: World) {
 }
 
 async fn an_abandoned_submission_is_removed(world: World) {
-    let id = listmill_shared::domain::id::TaskId::new(&world.app.ids, START);
+    let id = TaskId::new(&world.app.ids, START);
     let new = NewTask { id, account: world.account, created_by_key: None };
     world.app.store.open_task(&new, START).await.expect("open");
     assert!(world.app.task(id, world.account).await.is_err(), "nobody sees it");
     assert!(world.app.store.abandoned_ingests(START, 10).await.expect("none").is_empty());
     let found = world.app.store.abandoned_ingests(START + 1, 10).await.expect("one");
     assert_eq!(found, [id]);
-    world.app.store.drop_ingest(id).await.expect("drop");
+    world.app.store.drop_ingest(id, START).await.expect("drop");
     // What comes late finds no task any more.
-    world.app.store.store_blocks(id, &[], START).await.expect_err("gone");
+    world.app.store.receive(id, 0, &[], &[], START).await.expect_err("given up");
+    assert!(world.app.store.abandoned_ingests(START + 1, 10).await.expect("none").is_empty());
+    assert_eq!(world.app.store.erasures(10).await.expect("one"), [id]);
+    assert!(!world.app.store.erase_slice(id).await.expect("erase"), "nothing is left");
+    assert!(world.app.store.erasures(10).await.expect("none").is_empty());
+}
+
+async fn what_a_crash_undoes_of_a_submission_is_missed(world: World) {
+    let (store, id) = (&world.app.store, TaskId::new(&world.app.ids, START));
+    let new = NewTask { id, account: world.account, created_by_key: None };
+    store.open_task(&new, START).await.expect("open");
+    let batch = |no: i32| {
+        let mut encoder = BatchEncoder::new().expect("encoder");
+        encoder.push("kate@example.com", true);
+        let payload = encoder.finish().expect("payload");
+        NewBatch { no, first_seq: no.into(), addresses: 1, chargeable: 1, payload }
+    };
+    store.receive(id, 0, &[batch(0)], &[], START).await.expect("stored");
+    store.receive(id, 1, &[batch(1)], &[], START).await.expect("stored");
+    // The last transaction had not reached the disk.
+    sql::execute(&world.url, "DELETE FROM batches WHERE no = 1").await;
+    sql::execute(&world.url, "UPDATE tasks SET batches = 1").await;
+    store.receive(id, 2, &[batch(2)], &[], START).await.expect_err("there is a gap");
+    let accept = Accept {
+        name: None,
+        submitted: Submitted { submitted: 2, unique: 2, ..Submitted::default() },
+        batches: 2,
+        stored: 2,
+        header: None,
+        delimiter: b',',
+    };
+    let mut tx = store.begin().await.expect("begin");
+    store.accept_task(&mut tx, id, &accept, START).await.expect_err("something is missing");
 }

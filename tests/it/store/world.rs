@@ -4,7 +4,7 @@ use listmill_shared::app::App;
 use listmill_shared::app::submit::read::Format;
 use listmill_shared::app::submit::{Accepted, Submission, SubmitError};
 use listmill_shared::domain::batch::{
-    After, BatchRef, Deferral, Finding, Lease, Room, Settled, Step,
+    After, BatchRef, Caution, Deferral, Finding, Lease, Room, Settled, Step,
 };
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::{AccountId, Ids, TaskId};
@@ -154,7 +154,10 @@ impl World {
 }
 
 pub fn step(lease: &Lease, findings: Vec<Finding>, after: After) -> Step {
+    let addresses = decode_batch(&lease.payload).expect("payload").len();
+    let caution = Caution::of(lease.lost, addresses - lease.done.len());
     Step {
+        lost: caution.lost_after(lease.lost, !findings.is_empty(), after),
         batch: lease.batch,
         first_seq: lease.first_seq,
         done: lease.done.clone(),

@@ -21,12 +21,13 @@ use self::read::{Block, Format, Limits, ReadError, Summary};
 pub use self::source::BodyError;
 use self::source::{ChunkReader, Unpacked, feed};
 use super::App;
+use super::control::ERASING;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::ledger::Kind;
 use crate::domain::task::{Submitted, Tally, Task, TaskStatus};
 use crate::store::StoreError;
 use crate::store::idempotency::{self, Remembered, RequestKey};
-use crate::store::tasks::{Accept, NewBlock, NewTask};
+use crate::store::tasks::{Accept, NewBatch, NewRows, NewTask};
 
 /// Pieces of the body that may wait for the reader.
 const BODY_PIECES: usize = 16;
@@ -128,8 +129,15 @@ impl From<StoreError> for SubmitError {
 /// A body that was read to its end.
 struct Received {
     summary: Summary,
-    batches: i64,
+    written: Written,
     fingerprint: Vec<u8>,
+}
+
+/// How much of a list is stored.
+#[derive(Debug, Default)]
+struct Written {
+    batches: i64,
+    rows: i64,
 }
 
 impl App {
@@ -154,10 +162,13 @@ impl App {
         let new = NewTask { id: task, account: submission.account, created_by_key: submission.key };
         self.store.open_task(&new, self.now()).await?;
         let accepted = self.receive_and_accept(&submission, task, body).await;
-        if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. }))
-            && let Err(error) = self.store.drop_ingest(task).await
-        {
-            tracing::warn!(%error, %task, "refused submission not removed; the sweeper will");
+        if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. })) {
+            match self.store.drop_ingest(task, self.now()).await {
+                Ok(()) => self.empty(task, ERASING).await,
+                Err(error) => {
+                    tracing::warn!(%error, %task, "refused submission not removed; the sweeper will");
+                }
+            }
         }
         accepted
     }
@@ -168,7 +179,7 @@ impl App {
         task: TaskId,
         body: impl Stream<Item = std::io::Result<Bytes>> + Send,
     ) -> Result<Accepted, SubmitError> {
-        let Received { summary, batches, fingerprint } =
+        let Received { summary, written, fingerprint } =
             self.receive(submission, Some(task), body).await?;
         if summary.options.webhook_url.is_some() {
             return Err(SubmitError::Unsupported(
@@ -184,7 +195,8 @@ impl App {
         let accept = Accept {
             name: summary.options.name.or_else(|| submission.name.clone()),
             submitted: counts,
-            batches,
+            batches: written.batches,
+            stored: written.batches + written.rows,
             header: summary.header,
             delimiter: summary.delimiter,
         };
@@ -271,7 +283,7 @@ impl App {
         });
         let ((), written, read) = tokio::join!(feeding, self.write(task, blocks_out), reading);
         // The writer's failure makes the reader's: it goes first.
-        let batches = written?;
+        let written = written?;
         let summary = read.map_err(|_| SubmitError::Store(StoreError::Away))?.map_err(|error| {
             match source::body_error(&error) {
                 Some(body) => SubmitError::Body(body),
@@ -279,24 +291,40 @@ impl App {
             }
         })?;
         let fingerprint = fingerprint.map(|hash| hash.finalize().to_vec()).unwrap_or_default();
-        Ok(Received { summary, batches, fingerprint })
+        Ok(Received { summary, written, fingerprint })
     }
 
     async fn write(
         &self,
         task: Option<TaskId>,
         mut blocks: mpsc::Receiver<Block>,
-    ) -> Result<i64, StoreError> {
-        let mut batches = 0;
+    ) -> Result<Written, StoreError> {
+        let mut written = Written::default();
         let mut some = Vec::with_capacity(BLOCKS_AT_ONCE);
         while blocks.recv_many(&mut some, BLOCKS_AT_ONCE).await > 0 {
-            batches += some.iter().filter(|b| matches!(b, Block::Batch { .. })).count() as i64;
-            let stored: Vec<NewBlock> = some.drain(..).map(new_block).collect();
-            if let Some(task) = task {
-                self.store.store_blocks(task, &stored, self.now()).await?;
+            let (mut batches, mut rows) = (Vec::new(), Vec::new());
+            for block in some.drain(..) {
+                match block {
+                    Block::Batch { no, first_seq, addresses, chargeable, payload } => {
+                        batches.push(NewBatch {
+                            no: no as i32,
+                            first_seq: first_seq as i64,
+                            addresses: addresses as i32,
+                            chargeable: chargeable as i32,
+                            payload,
+                        });
+                    }
+                    Block::Rows { no, payload } => rows.push(NewRows { no: no as i32, payload }),
+                }
             }
+            if let Some(task) = task {
+                let before = written.batches + written.rows;
+                self.store.receive(task, before, &batches, &rows, self.now()).await?;
+            }
+            written.batches += batches.len() as i64;
+            written.rows += rows.len() as i64;
         }
-        Ok(batches)
+        Ok(written)
     }
 
     /// The client's idempotency key is known: the body is read only to compare it.
@@ -346,18 +374,5 @@ fn counts(summary: &Summary) -> Submitted {
         unique: summary.unique as i64,
         duplicates: summary.duplicates as i64,
         invalid_syntax: summary.invalid_syntax as i64,
-    }
-}
-
-fn new_block(block: Block) -> NewBlock {
-    match block {
-        Block::Batch { no, first_seq, addresses, chargeable, payload } => NewBlock::Batch {
-            no: no as i32,
-            first_seq: first_seq as i64,
-            addresses: addresses as i32,
-            chargeable: chargeable as i32,
-            payload,
-        },
-        Block::Rows { no, payload } => NewBlock::Rows { no: no as i32, payload },
     }
 }
