@@ -17,6 +17,7 @@ use listmill_shared::store::batches::{Claim, Leasing};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::leases::Leases;
 use crate::turns::SOON;
 
 /// What is due in this time is leased along.
@@ -26,6 +27,10 @@ const AT_ONCE: usize = 32;
 /// Transactions side by side of wishes that came a moment ago, and of those that have failed before.
 const QUICK: usize = 2;
 const SLOW: usize = 2;
+/// A transaction has the wishes to itself for so long: what comes meanwhile goes together into the next.
+const ALONE: Duration = Duration::from_millis(10);
+/// While other batches are at work in this process, a wish waits so long for more.
+const LINGER: Duration = Duration::from_millis(1);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 
@@ -39,6 +44,7 @@ pub struct Leaser(mpsc::Sender<Wish>);
 /// What the leaser works with.
 struct Desk {
     app: App,
+    leases: Arc<Leases>,
     source: Arc<str>,
     drain: CancellationToken,
     quick: Arc<Semaphore>,
@@ -48,10 +54,15 @@ struct Desk {
 impl Leaser {
     /// Starts the leaser; `source`: where this worker sends from. It gives up a database that is away when
     /// `drain` is cancelled.
-    pub fn start(app: App, source: Arc<str>, drain: CancellationToken) -> Self {
+    pub fn start(
+        app: App,
+        leases: Arc<Leases>,
+        source: Arc<str>,
+        drain: CancellationToken,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(AT_ONCE);
         let (quick, slow) = (Arc::new(Semaphore::new(QUICK)), Semaphore::new(SLOW));
-        let desk = Arc::new(Desk { app, source, drain, quick, slow });
+        let desk = Arc::new(Desk { app, leases, source, drain, quick, slow });
         tokio::spawn(work(desk, receiver));
         Self(sender)
     }
@@ -74,8 +85,16 @@ async fn work(desk: Arc<Desk>, mut wishes: mpsc::Receiver<Wish>) {
         if wishes.recv_many(&mut some, AT_ONCE).await == 0 {
             return;
         }
+        if some.len() < AT_ONCE && desk.leases.count() > 0 {
+            tokio::time::sleep(LINGER).await;
+            while some.len() < AT_ONCE
+                && let Ok(wish) = wishes.try_recv()
+            {
+                some.push(wish);
+            }
+        }
         let desk = desk.clone();
-        tokio::spawn(async move {
+        let mut fulfilling = tokio::spawn(async move {
             let left = desk.fulfil(some).await;
             drop(slot);
             let mut by_task: BTreeMap<TaskId, Vec<Wish>> = BTreeMap::new();
@@ -86,6 +105,7 @@ async fn work(desk: Arc<Desk>, mut wishes: mpsc::Receiver<Wish>) {
                 tokio::spawn(try_on(desk.clone(), task, wishes));
             }
         });
+        let _ = tokio::time::timeout(ALONE, &mut fulfilling).await;
     }
 }
 

@@ -26,6 +26,11 @@ impl Leases {
         lost
     }
 
+    /// How many batches are at work.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Forgets a lease that has ended.
     pub fn remove(&self, token: i64) {
         if self.lock().remove(&token).is_some() {

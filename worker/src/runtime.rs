@@ -142,7 +142,7 @@ pub async fn run(
         health: health.clone(),
         permits: Arc::new(Semaphore::new(concurrency)),
         backlog: Backlog::new(AHEAD * app.settings.batch_size as usize),
-        leaser: Leaser::start(app.clone(), worker.source.clone(), drain.clone()),
+        leaser: Leaser::start(app.clone(), leases.clone(), worker.source.clone(), drain.clone()),
         leases: leases.clone(),
         stops: stops.clone(),
         settler,

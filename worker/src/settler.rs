@@ -2,7 +2,8 @@
 //! per account at a time, several accounts side by side.
 //!
 //! It gathers by itself: while an account's transaction is under way, further steps of the account wait and
-//! go into the next. Several steps of one lease become one. A transaction that fails for a reason that may
+//! go into the next; while other batches are at work, a step waits a moment for theirs. Several steps of one
+//! lease become one. A transaction that fails for a reason that may
 //! pass is tried again with the same number until it goes through, so a step is applied exactly once; those
 //! that have failed take turns, so that accounts that are stuck never hold up the others. A step that the
 //! database will never take is written alone, and if that fails too its batch goes back to work.
@@ -34,6 +35,9 @@ const AT_ONCE: usize = 64;
 const ROWS: usize = 4000;
 /// Accounts settled side by side.
 const SIDE_BY_SIDE: usize = 4;
+/// While other batches are at work in this process, a step waits so long for theirs: a transaction for many
+/// costs little more than one for one.
+const LINGER: Duration = Duration::from_millis(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 
@@ -98,26 +102,57 @@ struct Merged {
     replies: Vec<oneshot::Sender<Settled>>,
 }
 
+/// Steps of one account that wait.
+struct Waiting {
+    orders: Vec<Order>,
+    /// Their results.
+    rows: usize,
+    /// They wait for others until then.
+    until: tokio::time::Instant,
+}
+
+impl Waiting {
+    fn of(orders: Vec<Order>) -> Self {
+        let rows = orders.iter().map(|order| order.step.findings.len()).sum();
+        Self { orders, rows, until: tokio::time::Instant::now() + LINGER }
+    }
+
+    fn push(&mut self, order: Order) {
+        self.rows += order.step.findings.len();
+        self.orders.push(order);
+    }
+}
+
 async fn work(desk: &Desk, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut some = Vec::with_capacity(AT_ONCE);
-    let mut waiting: HashMap<AccountId, Vec<Order>> = HashMap::new();
+    let mut waiting: HashMap<AccountId, Waiting> = HashMap::new();
     let mut busy: HashSet<AccountId> = HashSet::new();
     let mut under_way: FuturesUnordered<BoxFuture<'_, AccountId>> = FuturesUnordered::new();
     let mut open = true;
     while open || !waiting.is_empty() || !under_way.is_empty() {
+        let next = waiting.iter().filter(|(account, _)| !busy.contains(account));
+        let next = next.map(|(_, waiting)| waiting.until).min();
+        let until = next.unwrap_or_else(tokio::time::Instant::now);
         tokio::select! {
             count = orders.recv_many(&mut some, AT_ONCE), if open => {
                 open = count > 0;
                 for order in some.drain(..) {
-                    waiting.entry(order.step.account).or_default().push(order);
+                    let waiting = waiting.entry(order.step.account);
+                    waiting.or_insert_with(|| Waiting::of(Vec::new())).push(order);
                 }
             }
+            () = tokio::time::sleep_until(until), if next.is_some() => {}
             Some(account) = under_way.next(), if !under_way.is_empty() => {
                 busy.remove(&account);
             }
         }
-        let free: Vec<AccountId> =
-            waiting.keys().filter(|account| !busy.contains(account)).copied().collect();
+        let others = open && desk.leases.count() > waiting.values().map(|w| w.orders.len()).sum();
+        let now = tokio::time::Instant::now();
+        let ready = |(account, waiting): (&AccountId, &Waiting)| {
+            let full = !others || waiting.rows >= ROWS || waiting.until <= now;
+            (full && !busy.contains(account)).then_some(*account)
+        };
+        let free: Vec<AccountId> = waiting.iter().filter_map(ready).collect();
         for account in free {
             let group = take(&mut waiting, account);
             busy.insert(account);
@@ -130,8 +165,8 @@ async fn work(desk: &Desk, mut orders: mpsc::UnboundedReceiver<Order>) {
 }
 
 /// The account's steps in their order, about [`ROWS`] results of them; those of one lease merged.
-fn take(waiting: &mut HashMap<AccountId, Vec<Order>>, account: AccountId) -> Vec<Merged> {
-    let mut orders = waiting.remove(&account).unwrap_or_default();
+fn take(waiting: &mut HashMap<AccountId, Waiting>, account: AccountId) -> Vec<Merged> {
+    let mut orders = waiting.remove(&account).map(|waiting| waiting.orders).unwrap_or_default();
     let mut rows = 0;
     let fit = orders.iter().take_while(|order| {
         let before = rows;
@@ -140,7 +175,7 @@ fn take(waiting: &mut HashMap<AccountId, Vec<Order>>, account: AccountId) -> Vec
     });
     let rest = orders.split_off(fit.count());
     if !rest.is_empty() {
-        waiting.insert(account, rest);
+        waiting.insert(account, Waiting::of(rest));
     }
     let mut by_lease: BTreeMap<i64, Merged> = BTreeMap::new();
     for Order { step, reply } in orders {

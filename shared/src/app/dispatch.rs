@@ -14,7 +14,7 @@ use crate::store::StoreError;
 
 /// Full batches that one worker may have out at the least: what one settlement gathers is verified while
 /// the one before is written.
-const LEAST: i64 = 12;
+const LEAST: i64 = 16;
 /// A worker that has not been seen for this long does not count.
 const SILENT_MS: Millis = 30_000;
 /// The fleet is counted so often.

@@ -12,6 +12,8 @@ pub mod dedupe;
 pub mod read;
 mod source;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::Stream;
 use sha2::{Digest, Sha256};
@@ -33,8 +35,10 @@ use crate::store::tasks::{Accept, NewBatch, NewRows, NewTask};
 const BODY_PIECES: usize = 16;
 /// Blocks that may wait for the writer.
 const BLOCKS: usize = 16;
-/// Blocks stored in one transaction.
-const BLOCKS_AT_ONCE: usize = 64;
+/// Blocks stored in one transaction…
+const BLOCKS_AT_ONCE: usize = 32;
+/// …unless the next one takes longer than this.
+const BLOCKS_WAIT: Duration = Duration::from_millis(100);
 
 /// Renders a task as the answer to its submission: status and body.
 pub type Answer = fn(&Task, now: i64) -> (i16, String);
@@ -301,7 +305,13 @@ impl App {
     ) -> Result<Written, StoreError> {
         let mut written = Written::default();
         let mut some = Vec::with_capacity(BLOCKS_AT_ONCE);
-        while blocks.recv_many(&mut some, BLOCKS_AT_ONCE).await > 0 {
+        while let Some(first) = blocks.recv().await {
+            some.push(first);
+            while some.len() < BLOCKS_AT_ONCE
+                && let Ok(Some(block)) = tokio::time::timeout(BLOCKS_WAIT, blocks.recv()).await
+            {
+                some.push(block);
+            }
             let (mut batches, mut rows) = (Vec::new(), Vec::new());
             for block in some.drain(..) {
                 match block {
