@@ -7,7 +7,7 @@ use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::Leasing;
 
 use super::on_both_engines;
-use super::world::{START, TTL, World, findings, room, step};
+use super::world::{BATCH, START, TTL, World, findings, step};
 
 on_both_engines!(
     gives_the_credit_back_and_holds_it_again_when_due,
@@ -82,15 +82,17 @@ async fn gives_the_credit_back_and_holds_it_again_when_due(world: World) {
 
 async fn a_waiting_batch_leaves_the_window_to_others(world: World) {
     world.grant(1_000).await;
-    let task = world.people(200).await;
-    for no in 0..12 {
+    let window = world.app.room().await.expect("room");
+    let first = (window.addresses / window.batch) as i32;
+    let task = world.people((first as usize + 8) * BATCH).await;
+    for no in 0..first {
         let lease = world.lease(task, no).await;
         let seqs: Vec<i64> = (lease.first_seq..lease.first_seq + 10).collect();
         set_aside(&world, &lease, &seqs, START + 60_000).await;
     }
-    let round = world.app.store.dispatch(room(12), START + TTL, START).await.expect("dispatch");
+    let round = world.app.store.dispatch(window, START + TTL, START).await.expect("dispatch");
     let sent: Vec<i32> = round.sent.iter().map(|sent| sent.batch.no).collect();
-    assert_eq!(sent, (12..20).collect::<Vec<_>>());
+    assert_eq!(sent, (first..first + 8).collect::<Vec<_>>());
     assert_eq!((world.task(task).await.held, world.balance().await), (0, 1_000));
     world.check_books().await;
 }
