@@ -30,7 +30,7 @@ const HANDED: Duration = Duration::from_secs(10);
 /// A batch that its own worker has not taken this long after it was due is anybody's.
 const ANYONES_MS: i64 = 60_000;
 /// One erased task is removed for so long, then the next.
-const ERASING: Duration = Duration::from_secs(5);
+const ERASE_EACH: Duration = Duration::from_secs(5);
 /// Slack beyond the body's idle timeout before a submission counts as abandoned.
 const ABANDONED_MS: i64 = 60_000;
 /// A session that holds something and waits for its client for so long belongs to a frozen process.
@@ -209,7 +209,7 @@ impl Sweeper<'_> {
     /// What is left of erased tasks, a bounded time for each.
     async fn erasures(&self) -> Result<(), StoreError> {
         for task in self.app.store.erasures(AT_ONCE).await? {
-            self.app.empty(task, ERASING).await;
+            self.app.empty(task, ERASE_EACH).await;
         }
         Ok(())
     }

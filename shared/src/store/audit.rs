@@ -47,7 +47,8 @@ impl Store {
         after: TaskId,
     ) -> Result<Vec<TaskId>> {
         const SQL: &str = "SELECT id FROM tasks
-            WHERE id > $1 AND (account_id = $2 OR $2 IS NULL) AND status <> 'ingesting' AND deleted_at IS NULL
+            WHERE id > $1 AND (account_id = $2 OR $2 IS NULL)
+              AND status <> 'ingesting' AND deleted_at IS NULL
             ORDER BY id LIMIT $3";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(after).bind(account).bind(TASKS)
             .fetch_all(c).await)?)
@@ -56,7 +57,8 @@ impl Store {
     /// How many tasks there are; `account` = of this one only.
     pub async fn count_tasks(&self, account: Option<AccountId>) -> Result<u64> {
         const SQL: &str = "SELECT count(*) FROM tasks
-            WHERE (account_id = $1 OR $1 IS NULL) AND status <> 'ingesting' AND deleted_at IS NULL";
+            WHERE (account_id = $1 OR $1 IS NULL)
+              AND status <> 'ingesting' AND deleted_at IS NULL";
         let all: i64 = read!(self, c => sqlx::query_scalar(SQL).bind(account).fetch_one(c).await)?;
         Ok(all.unsigned_abs())
     }

@@ -184,7 +184,8 @@ impl Store {
         Ok(found)
     }
 
-    /// The addresses of these `seq`s, ascending, whether they have results or not.
+    /// The addresses of these `seq`s, ascending, whether they have results or not; an error where one is
+    /// gone, as its task was erased meanwhile.
     pub async fn addresses_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<(i64, String)>> {
         const BATCH: &str = "SELECT payload FROM batches WHERE task_id = $1 AND no = $2";
         let mut addresses = Vec::with_capacity(seqs.len());
@@ -192,15 +193,20 @@ impl Store {
         for At { first_seq, no } in self.batches_at(task, seqs).await? {
             let payload: Option<Vec<u8>> = read!(self, c => sqlx::query_scalar(BATCH)
                 .bind(task).bind(no).fetch_optional(c).await)?;
-            // Erased meanwhile.
-            let Some(payload) = payload else { return Ok(addresses) };
+            let Some(payload) = payload else { break };
             let batch = open_batch(&payload)?;
             while let Some(seq) = left.next_if(|seq| seq - first_seq < batch.len() as i64) {
                 let entry = place(first_seq, seq).and_then(|place| batch.get(place));
                 addresses.extend(entry.map(|entry| (seq, entry.text.to_owned())));
             }
         }
-        Ok(addresses)
+        match addresses.len() == seqs.len() {
+            true => Ok(addresses),
+            false => Err(StoreError::Damaged {
+                what: "task",
+                detail: format!("{task}: addresses are missing, or it was erased meanwhile"),
+            }),
+        }
     }
 
     /// The batches that these `seq`s, ascending, are in.

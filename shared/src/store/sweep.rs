@@ -10,7 +10,7 @@ use super::control::{resume, try_lock_task};
 use super::credits::{mark_broke, post};
 use super::dispatch::mark_ready;
 use super::{Result, Store, Tx, expect_rows, on, read};
-use crate::domain::batch::{BatchRef, Room};
+use crate::domain::batch::{BatchRef, LOST_ALONE, Room};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
@@ -56,9 +56,9 @@ impl Store {
         over: Option<Millis>,
         now: Millis,
     ) -> Result<Vec<BatchRef>> {
-        // A batch that must be alone counts when it begins (5: see LOST_ALONE): it may have been waiting.
+        // A batch that must be alone counts when it begins: it may have been waiting.
         const TAKE: &str = "UPDATE batches SET state = 0, lease_token = NULL,
-                lost = CASE WHEN lost < 5 THEN lost + 1 ELSE lost END, freed = held, held = 0
+                lost = CASE WHEN lost < $5 THEN lost + 1 ELSE lost END, freed = held, held = 0
             WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
               AND (due_at < $4 OR CAST($4 AS BIGINT) IS NULL)
             RETURNING freed";
@@ -80,6 +80,7 @@ impl Store {
         for lease in leases {
             let freed: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(TAKE)
                 .bind(lease.task_id).bind(lease.no).bind(lease.lease_token).bind(over)
+                .bind(LOST_ALONE)
                 .fetch_optional(c).await)?;
             // None: renewed, settled or taken back by another sweeper meanwhile.
             let Some(freed) = freed else { continue };

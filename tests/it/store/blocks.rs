@@ -246,6 +246,9 @@ async fn an_erasure_goes_on_where_it_stopped(world: World) {
     }
     let (now, store) = (world.app.now(), &world.app.store);
     world.app.cancel(task, world.account).await.expect("cancel");
+    let asked = [3, 4_001];
+    let addresses = store.addresses_at(task, &asked).await.expect("addresses");
+    assert_eq!(addresses.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), asked);
     let erased = store.erase_task(task, world.account, now).await.expect("erase");
     assert_eq!(erased, Changed::Done);
     for _ in 0..2 {
@@ -253,6 +256,8 @@ async fn an_erasure_goes_on_where_it_stopped(world: World) {
         assert_eq!(store.audit_task(task).await.expect("audit"), Vec::<String>::new());
         world.check_books().await;
         assert!(store.erase_slice(task).await.expect("one slice"), "more is left");
+        // A download that is under way must break off, not end with empty cells.
+        store.addresses_at(task, &asked).await.expect_err("one is gone");
     }
     assert_eq!(store.erasures(10).await.expect("erasures"), [task]);
     assert!(blocks(&world, task).await > 0, "nothing was interrupted");
