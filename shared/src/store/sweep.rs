@@ -2,7 +2,7 @@
 //! abandoned submissions. Every repair is idempotent, so any number of sweepers may run at once, and finds
 //! what is due by an index: what waits for something else costs it nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use sqlx::FromRow;
 
@@ -50,64 +50,21 @@ impl Store {
 
     /// Likewise for leases of one account, in one transaction; returns those that were taken back. `over`:
     /// only if the lease was over by then.
-    async fn take_back_all(
+    pub async fn take_back_all(
         &self,
         leases: &[Ended],
         over: Option<Millis>,
         now: Millis,
     ) -> Result<Vec<BatchRef>> {
-        // A batch that must be alone counts when it begins: it may have been waiting.
-        const TAKE: &str = "UPDATE batches SET state = 0, lease_token = NULL,
-                lost = CASE WHEN lost < $5 THEN lost + 1 ELSE lost END, freed = held, held = 0
-            WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
-              AND (due_at < $4 OR CAST($4 AS BIGINT) IS NULL)
-            RETURNING freed";
-        let Some(account) = leases.first().map(|lease| lease.account_id) else {
-            return Ok(Vec::new());
-        };
-        let mut leases = leases.to_vec();
-        leases.sort_unstable_by_key(|lease| (lease.task_id, lease.no));
         let mut tx = self.begin().await?;
-        let mut tasks = BTreeMap::new();
-        for of_task in leases.chunk_by(|a, b| a.task_id == b.task_id) {
-            let task = of_task[0].task_id;
-            if let Some(status) = try_lock_task(&mut tx, task).await? {
-                tasks.insert(task, status);
+        match take_back_in(&mut tx, leases, over, now).await {
+            Ok(back) if !back.is_empty() => tx.commit().await.map(|()| back),
+            tried => {
+                // At once: what is merely dropped keeps its locks for a moment.
+                let undone = tx.rollback().await;
+                tried.and_then(|none| undone.map(|()| none))
             }
         }
-        leases.retain(|lease| tasks.contains_key(&lease.task_id));
-        let (mut back, mut movements) = (Vec::new(), Vec::new());
-        for lease in leases {
-            let freed: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(TAKE)
-                .bind(lease.task_id).bind(lease.no).bind(lease.lease_token).bind(over)
-                .bind(LOST_ALONE)
-                .fetch_optional(c).await)?;
-            // None: renewed, settled or taken back by another sweeper meanwhile.
-            let Some(freed) = freed else { continue };
-            back.push(BatchRef { task: lease.task_id, no: lease.no });
-            if freed > 0 {
-                movements.push(Movement {
-                    entry: EntryType::Refund,
-                    amount: freed,
-                    task: Some(lease.task_id),
-                    step: Some(lease.lease_token),
-                    note: Some(String::from("worker lost")),
-                });
-            }
-        }
-        if back.is_empty() {
-            return Ok(back);
-        }
-        for (task, status) in tasks {
-            if status.is_active() {
-                mark_ready(&mut tx, task, account, now).await?;
-            }
-        }
-        if !movements.is_empty() {
-            post(&mut tx, &Transfer { account, kind: Kind::Email, movements }, now).await?;
-        }
-        tx.commit().await?;
-        Ok(back)
     }
 
     /// Takes back leases that are over, up to `limit`; returns which. An account whose rows somebody holds
@@ -117,14 +74,25 @@ impl Store {
         leases.sort_by_key(|lease| lease.account_id);
         let mut back = Vec::new();
         for of_account in leases.chunk_by(|a, b| a.account_id == b.account_id) {
-            for some in of_account.chunks(AT_ONCE) {
-                match self.take_back_all(some, Some(now), now).await {
-                    Ok(batches) => back.extend(batches),
-                    Err(error) => {
-                        let account = some[0].account_id;
-                        tracing::warn!(%error, %account, "leases are over, and not taken back yet");
-                        break;
+            let mut groups: VecDeque<_> = of_account.chunks(AT_ONCE).collect();
+            while let Some(some) = groups.pop_front() {
+                let error = match self.take_back_all(some, Some(now), now).await {
+                    Ok(batches) => {
+                        back.extend(batches);
+                        continue;
                     }
+                    Err(error) => error,
+                };
+                let passes = error.is_transient();
+                if !passes && some.len() > 1 {
+                    // What is wrong with one of them must not keep the others.
+                    groups.extend(some.chunks(1));
+                    continue;
+                }
+                let account = some[0].account_id;
+                tracing::warn!(%error, %account, "leases are over, and not taken back yet");
+                if passes {
+                    break;
                 }
             }
         }
@@ -353,4 +321,60 @@ impl Store {
         let batches = 2 * concurrency + 128 * workers.max(1);
         Ok(Room { addresses: addresses.max(least * batch), batches, batch })
     }
+}
+
+/// Takes back, within a transaction; returns which. Leases are of one account.
+async fn take_back_in(
+    tx: &mut Tx,
+    leases: &[Ended],
+    over: Option<Millis>,
+    now: Millis,
+) -> Result<Vec<BatchRef>> {
+    // A batch that must be alone counts when it begins: it may have been waiting.
+    const TAKE: &str = "UPDATE batches SET state = 0, lease_token = NULL,
+            lost = CASE WHEN lost < $5 THEN lost + 1 ELSE lost END, freed = held, held = 0
+        WHERE task_id = $1 AND no = $2 AND lease_token = $3 AND state = 2
+          AND (due_at < $4 OR CAST($4 AS BIGINT) IS NULL)
+        RETURNING freed";
+    let Some(account) = leases.first().map(|lease| lease.account_id) else {
+        return Ok(Vec::new());
+    };
+    let mut leases = leases.to_vec();
+    leases.sort_unstable_by_key(|lease| (lease.task_id, lease.no));
+    let mut tasks = BTreeMap::new();
+    for of_task in leases.chunk_by(|a, b| a.task_id == b.task_id) {
+        let task = of_task[0].task_id;
+        if let Some(status) = try_lock_task(tx, task).await? {
+            tasks.insert(task, status);
+        }
+    }
+    leases.retain(|lease| tasks.contains_key(&lease.task_id));
+    let (mut back, mut movements) = (Vec::new(), Vec::new());
+    for lease in leases {
+        let freed: Option<i64> = on!(tx, c => sqlx::query_scalar(TAKE)
+            .bind(lease.task_id).bind(lease.no).bind(lease.lease_token).bind(over)
+            .bind(LOST_ALONE)
+            .fetch_optional(c).await)?;
+        // None: renewed, settled or taken back by another sweeper meanwhile.
+        let Some(freed) = freed else { continue };
+        back.push(BatchRef { task: lease.task_id, no: lease.no });
+        if freed > 0 {
+            movements.push(Movement {
+                entry: EntryType::Refund,
+                amount: freed,
+                task: Some(lease.task_id),
+                step: Some(lease.lease_token),
+                note: Some(String::from("worker lost")),
+            });
+        }
+    }
+    for (task, status) in tasks {
+        if status.is_active() {
+            mark_ready(tx, task, account, now).await?;
+        }
+    }
+    if !movements.is_empty() {
+        post(tx, &Transfer { account, kind: Kind::Email, movements }, now).await?;
+    }
+    Ok(back)
 }

@@ -3,12 +3,17 @@
 use futures::future::join_all;
 use listmill_shared::domain::batch::BatchRef;
 use listmill_shared::domain::id::CheckId;
+use listmill_shared::domain::verdict::Reason;
+use listmill_shared::store::batches::Held;
 use listmill_shared::store::checks::Check;
+use listmill_tests::sql;
 
 use super::on_both_engines;
 use super::world::{BATCH, START, TTL, World, room};
 
 on_both_engines!(
+    a_lease_renewed_meanwhile_is_not_taken_back,
+    a_lease_that_cannot_be_taken_back_keeps_no_other,
     many_sweepers_reclaim_once,
     a_lost_message_is_sent_again,
     the_window_is_filled_and_never_overfilled,
@@ -89,4 +94,40 @@ async fn a_check_resolves_once(world: World) {
     let closed = join_all(closing).await;
     assert_eq!(closed.iter().filter(|c| *c.as_ref().expect("close")).count(), 1);
     world.check_books().await;
+}
+
+async fn a_lease_renewed_meanwhile_is_not_taken_back(world: World) {
+    world.grant(100).await;
+    let task = world.people(20).await;
+    let (kept, lost) = (world.lease(task, 0).await, world.lease(task, 1).await);
+    let (store, later) = (&world.app.store, START + TTL + 1);
+    let over = store.expired_leases(10, later).await.expect("leases");
+    assert_eq!(over.len(), 2);
+    let held = Held { batch: kept.batch, token: kept.token };
+    store.renew(&[held], later + TTL).await.expect("renew");
+    let back = store.take_back_all(&over, Some(later), later).await.expect("take back");
+    assert_eq!(back, [lost.batch]);
+    assert_eq!(world.balance().await, 90);
+    world.finish(&kept, Reason::Accepted).await;
+    assert_eq!(world.task(task).await.tally.charged, 10);
+    world.check_books().await;
+}
+
+async fn a_lease_that_cannot_be_taken_back_keeps_no_other(world: World) {
+    world.grant(100).await;
+    let task = world.people(30).await;
+    let (first, wrong, last) =
+        (world.lease(task, 0).await, world.lease(task, 1).await, world.lease(task, 2).await);
+    // Its refund is in the books already, which cannot be.
+    let again = format!(
+        "INSERT INTO ledger_entries
+            (account_id, kind, type, amount, balance_after, task_id, step, note, created_at)
+         SELECT account_id, kind, 'refund', amount, balance_after, task_id, step, note, created_at
+         FROM ledger_entries WHERE type = 'hold' AND step = {}",
+        wrong.token
+    );
+    assert_eq!(sql::execute(&world.url, &again).await, 1);
+    let back = world.app.store.reclaim_leases(10, START + TTL + 1).await.expect("reclaim");
+    assert_eq!(back, [first.batch, last.batch]);
+    assert_eq!(world.balance().await, 90);
 }
