@@ -79,13 +79,13 @@ pub fn normalise(raw: &str) -> Normalised {
     Normalised { text, syntax }
 }
 
-/// Like [`normalise`], but into a buffer that the caller reuses; what it held is dropped.
+/// Like [`normalise`], but appends the text to what `out` holds.
 pub fn normalise_into(raw: &str, out: &mut String) -> Result<(), SyntaxError> {
     let text = trim(raw);
-    out.clear();
+    let start = out.len();
     let syntax = write_canonical(text, out);
     if syntax.is_err() {
-        out.clear();
+        out.truncate(start);
         out.push_str(text);
     }
     syntax
@@ -148,11 +148,12 @@ fn write_canonical(text: &str, out: &mut String) -> Result<(), SyntaxError> {
         return Err(SyntaxError::Empty);
     }
     let (local, domain) = split(text).ok_or(SyntaxError::NoAt)?;
+    let start = out.len();
     write_local(local, out)?;
-    if out.len() > MAX_LOCAL {
+    let local_octets = out.len() - start;
+    if local_octets > MAX_LOCAL {
         return Err(SyntaxError::LocalTooLong);
     }
-    let local_octets = out.len();
     out.push('@');
     let domain_octets = write_domain(domain, out)?;
     if local_octets + 1 + domain_octets > MAX_ADDRESS {

@@ -26,6 +26,8 @@ pub const MAX_ADDRESSES: u32 = EMPTY;
 
 const SHARD_BITS: u32 = 7;
 const PAGE: usize = 512;
+/// Addresses looked for at once.
+const AT_ONCE: usize = 32;
 const EMPTY: u32 = u32::MAX;
 const VACANT: Slot = Slot { hash: 0, check: 0, seq: EMPTY };
 
@@ -81,8 +83,36 @@ impl Dedupe {
     /// # Panics
     /// After [`MAX_ADDRESSES`] distinct addresses; the caller's limit is far below.
     pub fn insert(&mut self, text: &str) -> Seen {
-        let (hash, rest) = sip128(self.key, text.as_bytes());
-        let shard = &mut self.shards[(rest >> (64 - SHARD_BITS)) as usize];
+        self.insert_print(sip128(self.key, text.as_bytes()))
+    }
+
+    /// Likewise for many; appends what came of each. Several are looked for in memory at once: one by one, most
+    /// of the time would go into waiting for it.
+    ///
+    /// # Panics
+    /// As [`Dedupe::insert`].
+    pub fn insert_all<'a>(&mut self, texts: impl Iterator<Item = &'a str>, seen: &mut Vec<Seen>) {
+        let key = self.key;
+        let mut prints = texts.map(|text| sip128(key, text.as_bytes())).fuse();
+        let mut some = [(0, 0); AT_ONCE];
+        loop {
+            let mut count = 0;
+            for (place, print) in some.iter_mut().zip(&mut prints) {
+                *place = print;
+                count += 1;
+            }
+            let some = &some[..count];
+            let touch = |sum, &(hash, rest)| sum ^ self.shards[shard_of(rest)].at(hash);
+            std::hint::black_box(some.iter().fold(0, touch));
+            seen.extend(some.iter().map(|print| self.insert_print(*print)));
+            if count < AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    fn insert_print(&mut self, (hash, rest): (u64, u64)) -> Seen {
+        let shard = &mut self.shards[shard_of(rest)];
         // At most three quarters full, so that probing stays short.
         if shard.used * 4 >= shard.capacity() * 3 {
             shard.grow(&mut self.spare);
@@ -99,16 +129,31 @@ impl Dedupe {
     }
 }
 
+/// The shard that the second half of a fingerprint chooses.
+fn shard_of(rest: u64) -> usize {
+    (rest >> (64 - SHARD_BITS)) as usize
+}
+
 impl Shard {
     fn capacity(&self) -> usize {
         self.pages.len() * PAGE
     }
 
+    /// Page and place where the search for a hash begins.
+    fn home(&self, hash: u64) -> (usize, usize) {
+        let home = ((u128::from(hash) * self.capacity() as u128) >> 64) as usize;
+        (home / PAGE, home % PAGE)
+    }
+
+    /// What is there.
+    fn at(&self, hash: u64) -> u32 {
+        let (page, at) = self.home(hash);
+        self.pages.get(page).map_or(0, |page| page[at].seq)
+    }
+
     /// Puts the slot in, or (if `COMPARE`) returns the seq of the one with the same fingerprint.
     fn place<const COMPARE: bool>(&mut self, slot: Slot) -> Option<u32> {
-        let capacity = self.capacity();
-        let home = ((u128::from(slot.hash) * capacity as u128) >> 64) as usize;
-        let (mut page, mut at) = (home / PAGE, home % PAGE);
+        let (mut page, mut at) = self.home(slot.hash);
         loop {
             for found in &mut self.pages[page][at..] {
                 if found.seq == EMPTY {
@@ -266,15 +311,18 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_map(texts in prop::collection::vec("[a-c]{0,5}", 0..3000), key: [u8; 32]) {
-            let mut dedupe = Dedupe::new(key);
-            let mut model = HashMap::new();
-            for text in texts {
+            let (mut dedupe, mut at_once) = (Dedupe::new(key), Dedupe::new(key));
+            let (mut model, mut seen) = (HashMap::new(), Vec::new());
+            at_once.insert_all(texts.iter().map(String::as_str), &mut seen);
+            prop_assert_eq!(seen.len(), texts.len());
+            for (text, seen) in texts.into_iter().zip(seen) {
                 let next = model.len() as u32;
                 let want = match model.get(&text) {
                     Some(first) => Seen::Duplicate(*first),
                     None => Seen::New(next),
                 };
                 prop_assert_eq!(dedupe.insert(&text), want);
+                prop_assert_eq!(seen, want);
                 model.entry(text).or_insert(next);
             }
             prop_assert_eq!(dedupe.len() as usize, model.len());

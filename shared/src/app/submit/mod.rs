@@ -1,8 +1,10 @@
 //! Receiving a list: stream, parse, normalise, dedupe, cut into batches, store.
 //!
 //! ```text
-//! body ──bounded channel──▶ reader thread (unzip, parse, dedupe) ──bounded channel──▶ writer
+//! body ──▶ reader thread (unzip, parse, normalise) ──▶ cutter (dedupe, number, pack) ──▶ writer
 //! ```
+//!
+//! Each arrow is a bounded channel; a short list has its cutter in the reader's thread.
 //!
 //! The writer stores blocks in bounded transactions under a task that is `ingesting` and that
 //! nobody sees; a last short one checks the balance, remembers the answer and makes it `queued`. No

@@ -9,11 +9,13 @@
 //! - `submitted` = rows with a non-blank address = `unique` + `duplicates`;
 //! - seqs run from 0 to `unique - 1` without gaps, in order of first occurrence; a batch holds
 //!   consecutive ones; broken addresses have a seq as well and are not chargeable;
-//! - memory is flat but for [`Dedupe`]: one block of each kind, one record, one buffer;
+//! - memory is flat but for the fingerprints of the addresses ([`super::dedupe`]): one block of each kind, a few
+//!   sections, one record, one buffer;
 //! - after an error the blocks already handed out are worth nothing: the caller drops them.
 //!
 //! Not kept: empty lines (in CSV a line without any character, in text and NDJSON a blank one).
 
+mod cut;
 mod error;
 mod guard;
 mod json;
@@ -26,13 +28,10 @@ use std::io::Read;
 
 pub use error::ReadError;
 
-use super::dedupe::{Dedupe, MAX_ADDRESSES, Seen};
+use self::cut::{Cell, Cut, Cutter, Cutting, Section};
+use self::guard::Guard;
+use super::dedupe::MAX_ADDRESSES;
 use crate::domain::address;
-use crate::domain::payload::{BatchEncoder, RowsEncoder};
-use guard::Guard;
-
-/// Rows of one block: those that are nothing but their address take no room in it.
-const CHUNK_ROWS: usize = 8192;
 
 /// How the list is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +64,9 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Bytes of a rows block before compression (its last row may go over).
     pub chunk_bytes: usize,
+    /// Bytes of the rows that are cut at once (the last one may go over). A longer list is cut by a thread of
+    /// its own.
+    pub section_bytes: usize,
 }
 
 impl Default for Limits {
@@ -75,6 +77,7 @@ impl Default for Limits {
             batch_size: 500,
             batch_bytes: 256 << 10,
             chunk_bytes: 256 << 10,
+            section_bytes: 64 << 10,
         }
     }
 }
@@ -89,6 +92,7 @@ impl Limits {
             batch_size: self.batch_size.max(1),
             batch_bytes: self.batch_bytes.min(MOST),
             chunk_bytes: self.chunk_bytes.min(MOST),
+            section_bytes: self.section_bytes.min(MOST),
         }
     }
 }
@@ -140,64 +144,66 @@ pub fn read(
     input: impl Read,
     limits: &Limits,
     dedupe_key: [u8; 32],
-    sink: &mut dyn FnMut(Block) -> std::io::Result<()>,
+    sink: &mut (dyn FnMut(Block) -> std::io::Result<()> + Send),
 ) -> Result<Summary, ReadError> {
     let limits = limits.clamped();
-    let mut intake = Intake::new(limits, dedupe_key, sink)?;
-    let mut options = Options::default();
-    let mut header = None;
+    let cutter = Cutter::new(limits, dedupe_key, sink)?;
+    std::thread::scope(|scope| {
+        let mut cutting = Cutting::new(scope, cutter);
+        let mut hand_on = |section| cutting.cut(section);
+        let mut intake = Intake::new(limits, &mut hand_on);
+        let parsed = parse(format, input, &mut intake);
+        let Intake { section, submitted, delimiter, .. } = intake;
+        let mut of_file = None;
+        let last = parsed.and_then(|parsed| {
+            of_file = Some(parsed);
+            if submitted == 0 { Err(ReadError::EmptyList) } else { Ok(section) }
+        });
+        let Cut { unique, invalid_syntax } = cutting.finish(last)?;
+        let (header, options) = of_file.unwrap_or_default();
+        Ok(Summary {
+            submitted,
+            unique,
+            duplicates: submitted - unique,
+            invalid_syntax,
+            header,
+            delimiter,
+            options,
+        })
+    })
+}
+
+/// What a file says beside its rows: the header, if it has one, and the options.
+type Beside = (Option<Vec<u8>>, Options);
+
+fn parse(format: &Format, input: impl Read, intake: &mut Intake) -> Result<Beside, ReadError> {
+    let line_bytes = intake.limits.line_bytes;
+    let (mut header, mut options) = Beside::default();
     match format {
-        Format::Json => {
-            options = json::read(Guard::for_tokens(input, limits.line_bytes), &mut intake)?;
-        }
+        Format::Json => options = json::read(Guard::for_tokens(input, line_bytes), intake)?,
         Format::Csv { column, delimiter } => {
-            let guard = Guard::for_records(input, limits.line_bytes);
-            header = table::read(column.as_deref(), *delimiter, guard, &mut intake)?;
+            let guard = Guard::for_records(input, line_bytes);
+            header = table::read(column.as_deref(), *delimiter, guard, intake)?;
         }
-        Format::Text => lines::read_text(Guard::new(input), &mut intake)?,
-        Format::Ndjson => lines::read_ndjson(Guard::new(input), &mut intake)?,
+        Format::Text => lines::read_text(Guard::new(input), intake)?,
+        Format::Ndjson => lines::read_ndjson(Guard::new(input), intake)?,
     }
-    intake.finish(header, options)
+    Ok((header, options))
 }
 
 /// Where the rows of all formats come together.
 struct Intake<'s> {
     limits: Limits,
     delimiter: u8,
-    dedupe: Dedupe,
-    batch: BatchEncoder,
-    batch_no: u32,
-    first_seq: u64,
-    chargeable: u32,
-    rows: RowsEncoder,
-    rows_no: u32,
-    canonical: String,
     submitted: u64,
-    invalid_syntax: u64,
-    sink: &'s mut dyn FnMut(Block) -> std::io::Result<()>,
+    section: Section,
+    /// Takes full sections.
+    hand_on: &'s mut dyn FnMut(Section) -> Result<(), ReadError>,
 }
 
 impl<'s> Intake<'s> {
-    fn new(
-        limits: Limits,
-        dedupe_key: [u8; 32],
-        sink: &'s mut dyn FnMut(Block) -> std::io::Result<()>,
-    ) -> Result<Self, ReadError> {
-        Ok(Self {
-            limits,
-            delimiter: b',',
-            dedupe: Dedupe::new(dedupe_key),
-            batch: BatchEncoder::new()?,
-            batch_no: 0,
-            first_seq: 0,
-            chargeable: 0,
-            rows: RowsEncoder::new()?,
-            rows_no: 0,
-            canonical: String::new(),
-            submitted: 0,
-            invalid_syntax: 0,
-            sink,
-        })
+    fn new(limits: Limits, hand_on: &'s mut dyn FnMut(Section) -> Result<(), ReadError>) -> Self {
+        Self { limits, delimiter: b',', submitted: 0, section: Section::default(), hand_on }
     }
 
     /// Takes a row that is nothing but an address.
@@ -208,85 +214,26 @@ impl<'s> Intake<'s> {
 
     /// Takes a row with the raw text of its address cell; `write_line` appends its record.
     fn row(&mut self, raw: &str, write_line: impl FnOnce(&mut Vec<u8>)) -> Result<(), ReadError> {
-        match address::trim(raw).is_empty() {
-            true => self.rows.push_blank(write_line),
-            false => {
-                let seq = self.seq_of(raw)?;
-                self.rows.push(seq, &self.canonical, write_line);
+        let blank = address::trim(raw).is_empty();
+        if !blank {
+            if self.submitted == self.limits.addresses {
+                return Err(ReadError::TooManyAddresses { limit: self.limits.addresses });
             }
+            self.submitted += 1;
         }
-        if self.rows.bytes_len() >= self.limits.chunk_bytes || self.rows.len() >= CHUNK_ROWS {
-            self.cut_rows()?;
+        let write_address = |addresses: &mut String| match blank {
+            true => Cell::Blank,
+            false => match address::normalise_into(raw, addresses) {
+                Ok(()) => Cell::Valid,
+                Err(_) => Cell::Broken,
+            },
+        };
+        self.section.push(write_address, write_line);
+        if self.section.is_full(self.limits.section_bytes) {
+            let next = Section::as_large_as(&self.section);
+            (self.hand_on)(std::mem::replace(&mut self.section, next))?;
         }
         Ok(())
-    }
-
-    fn seq_of(&mut self, raw: &str) -> Result<u64, ReadError> {
-        if self.submitted == self.limits.addresses {
-            return Err(ReadError::TooManyAddresses { limit: self.limits.addresses });
-        }
-        self.submitted += 1;
-        let valid = address::normalise_into(raw, &mut self.canonical).is_ok();
-        match self.dedupe.insert(&self.canonical) {
-            Seen::Duplicate(first) => Ok(u64::from(first)),
-            Seen::New(seq) => {
-                self.batch.push(&self.canonical, valid);
-                if valid {
-                    self.chargeable += 1;
-                } else {
-                    self.invalid_syntax += 1;
-                }
-                if self.batch.len() >= self.limits.batch_size as usize
-                    || self.batch.bytes_len() >= self.limits.batch_bytes
-                {
-                    self.cut_batch()?;
-                }
-                Ok(u64::from(seq))
-            }
-        }
-    }
-
-    fn cut_batch(&mut self) -> Result<(), ReadError> {
-        let addresses = self.batch.len() as u32;
-        let block = Block::Batch {
-            no: self.batch_no,
-            first_seq: self.first_seq,
-            addresses,
-            chargeable: self.chargeable,
-            payload: self.batch.finish()?,
-        };
-        self.batch_no += 1;
-        self.first_seq += u64::from(addresses);
-        self.chargeable = 0;
-        (self.sink)(block).map_err(ReadError::Io)
-    }
-
-    fn cut_rows(&mut self) -> Result<(), ReadError> {
-        let block = Block::Rows { no: self.rows_no, payload: self.rows.finish()? };
-        self.rows_no += 1;
-        (self.sink)(block).map_err(ReadError::Io)
-    }
-
-    fn finish(mut self, header: Option<Vec<u8>>, options: Options) -> Result<Summary, ReadError> {
-        if self.submitted == 0 {
-            return Err(ReadError::EmptyList);
-        }
-        if !self.batch.is_empty() {
-            self.cut_batch()?;
-        }
-        if !self.rows.is_empty() {
-            self.cut_rows()?;
-        }
-        let unique = u64::from(self.dedupe.len());
-        Ok(Summary {
-            submitted: self.submitted,
-            unique,
-            duplicates: self.submitted - unique,
-            invalid_syntax: self.invalid_syntax,
-            header,
-            delimiter: self.delimiter,
-            options,
-        })
     }
 }
 

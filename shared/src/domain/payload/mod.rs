@@ -13,6 +13,8 @@
 mod batch;
 mod rows;
 
+use std::cell::RefCell;
+
 pub use batch::{Batch, BatchEncoder, Entry, decode_batch};
 pub use rows::{Row, Rows, RowsEncoder, decode_rows};
 use zstd::bulk::{Compressor, Decompressor};
@@ -126,13 +128,22 @@ pub(super) fn open(kind: u8, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
     if claimed > MAX_BODY as u64 {
         return Err(PayloadError::TooLarge(claimed));
     }
-    let body = Decompressor::new()
-        .and_then(|mut d| d.decompress(&payload[at..], claimed as usize))
-        .map_err(PayloadError::Zstd)?;
+    let body = decompress(&payload[at..], claimed as usize).map_err(PayloadError::Zstd)?;
     if body.len() as u64 != claimed {
         return Err(PayloadError::Damaged("the body has another length than announced"));
     }
     Ok(body)
+}
+
+/// With the thread's decompressor: making one costs more than a small body.
+fn decompress(frame: &[u8], capacity: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static KEPT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    KEPT.with_borrow_mut(|kept| match kept {
+        Some(decompressor) => decompressor.decompress(frame, capacity),
+        None => kept.insert(Decompressor::new()?).decompress(frame, capacity),
+    })
 }
 
 #[cfg(test)]

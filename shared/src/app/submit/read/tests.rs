@@ -16,7 +16,14 @@ struct List {
 }
 
 fn small() -> Limits {
-    Limits { addresses: 1000, line_bytes: 4096, batch_size: 3, batch_bytes: 200, chunk_bytes: 150 }
+    Limits {
+        addresses: 1000,
+        line_bytes: 4096,
+        batch_size: 3,
+        batch_bytes: 200,
+        chunk_bytes: 150,
+        section_bytes: 40,
+    }
 }
 
 fn read_with(format: &Format, input: impl Read, limits: &Limits) -> Result<List, ReadError> {
@@ -325,16 +332,20 @@ fn errors_of_input_and_sink_keep_their_source() {
         other => panic!("{other:?}"),
     };
     let cases = [
-        (csv(), "email\na@x.example\n"),
-        (Format::Text, "a@x.example\n"),
-        (Format::Ndjson, "\"a@x.example\"\n"),
-        (Format::Json, "{\"emails\":[\"a@x.example\""),
+        (csv(), "email\na@x.example\n", ""),
+        (Format::Text, "a@x.example\n", ""),
+        (Format::Ndjson, "\"a@x.example\"\n", ""),
+        (Format::Json, "{\"emails\":[\"a@x.example\"", "]}"),
     ];
-    for (format, start) in cases {
+    for (format, start, end) in cases {
         gone(read_with(&format, start.as_bytes().chain(Broken), &small()).unwrap_err());
-        let limits = Limits { batch_size: 1, ..small() };
-        let mut sink = |_| Err(io::Error::new(io::ErrorKind::ConnectionReset, Gone));
-        gone(read(&format, start.as_bytes(), &limits, [0; 32], &mut sink).unwrap_err());
+        // In the reader's own thread, and beside it.
+        for section_bytes in [4096, 1] {
+            let limits = Limits { batch_size: 1, section_bytes, ..small() };
+            let mut sink = |_| Err(io::Error::new(io::ErrorKind::ConnectionReset, Gone));
+            let whole = start.as_bytes().chain(end.as_bytes());
+            gone(read(&format, whole, &limits, [0; 32], &mut sink).unwrap_err());
+        }
     }
 }
 
@@ -382,12 +393,14 @@ proptest! {
     fn csv_round_trip(
         cells in prop::collection::vec(("[ -~ü\n\"]{0,8}", "[ab]{1,2}@[xXü]\\.example| {0,2}"), 1..40),
         portions in prop::collection::vec(1usize..50, 1..5),
+        section_bytes in prop::sample::select(&[1, 40, 4096][..]),
     ) {
+        let limits = Limits { section_bytes, ..small() };
         let mut writer = ::csv::WriterBuilder::new().delimiter(b';').from_writer(Vec::new());
         writer.write_record(["note", "email"]).unwrap();
         cells.iter().for_each(|(note, email)| writer.write_record([note, email]).unwrap());
         let file = writer.into_inner().unwrap();
-        match read_with(&csv(), Portions(&file, &portions, 0), &small()) {
+        match read_with(&csv(), Portions(&file, &portions, 0), &limits) {
             Err(e) => {
                 prop_assert_eq!(e.code(), "empty_list");
                 prop_assert!(cells.iter().all(|(_, email)| email.trim().is_empty()));
