@@ -16,7 +16,7 @@ use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::payload::{Row, Rows, decode_rows};
 use listmill_shared::domain::task::Task;
 use listmill_shared::domain::verdict::{Credit, Reason};
-use listmill_shared::store::results::Found;
+use listmill_shared::store::results::{Found, Layout};
 use listmill_shared::store::{Store, StoreError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -149,7 +149,7 @@ pub async fn csv_file(
     let header = match header {
         Some(header) => header,
         None => {
-            let first = read_chunk(store, task.id, 0).await?;
+            let first = read_chunk(store, task.id, &mut None, 0).await?;
             match first.as_ref().and_then(|chunk| chunk.rows.iter().next()) {
                 Some(Row::Blank(line) | Row::Record(_, line)) => made_header(line, delimiter),
                 Some(Row::Address(_)) | None => made_header(&[], delimiter),
@@ -166,8 +166,10 @@ pub async fn csv_file(
 }
 
 async fn read_chunks(store: Store, task: TaskId, sender: mpsc::Sender<Result<Chunk, StoreError>>) {
+    let mut layout = None;
     for no in 0.. {
-        let Some(chunk) = read_chunk(&store, task, no).await.transpose() else { return };
+        let read = read_chunk(&store, task, &mut layout, no).await;
+        let Some(chunk) = read.transpose() else { return };
         let failed = chunk.is_err();
         if sender.send(chunk).await.is_err() || failed {
             return;
@@ -175,7 +177,13 @@ async fn read_chunks(store: Store, task: TaskId, sender: mpsc::Sender<Result<Chu
     }
 }
 
-async fn read_chunk(store: &Store, task: TaskId, no: i32) -> Result<Option<Chunk>, StoreError> {
+/// `layout`: read where it is needed for the first time.
+async fn read_chunk(
+    store: &Store,
+    task: TaskId,
+    layout: &mut Option<Layout>,
+    no: i32,
+) -> Result<Option<Chunk>, StoreError> {
     let Some(payload) = store.task_rows(task, no).await? else { return Ok(None) };
     let rows = decode_rows(&payload)
         .map_err(|e| StoreError::Damaged { what: "rows of a list", detail: e.to_string() })?;
@@ -185,7 +193,10 @@ async fn read_chunk(store: &Store, task: TaskId, no: i32) -> Result<Option<Chunk
     let run = last_run(&seqs);
     let (earlier, run) = seqs.split_at(seqs.len() - run);
     // Addresses of earlier blocks first, so that all is in order.
-    let mut found = store.results_at(task, earlier).await?;
+    let mut found = Vec::new();
+    if !earlier.is_empty() {
+        found = store.results_at(task, known(layout, store, task).await?, earlier).await?;
+    }
     if let (Some(first), Some(last)) = (run.first(), run.last()) {
         found.extend(store.results(task, first - 1, last - first + 1, None).await?);
     }
@@ -197,8 +208,22 @@ async fn read_chunk(store: &Store, task: TaskId, no: i32) -> Result<Option<Chunk
     let mut unknown: Vec<i64> = bare.filter(|seq| chunk.found(*seq).is_none()).collect();
     unknown.sort_unstable();
     unknown.dedup();
-    chunk.addresses = store.addresses_at(task, &unknown).await?;
+    if !unknown.is_empty() {
+        let layout = known(layout, store, task).await?;
+        chunk.addresses = store.addresses_at(task, layout, &unknown).await?;
+    }
     Ok(Some(chunk))
+}
+
+async fn known<'a>(
+    layout: &'a mut Option<Layout>,
+    store: &Store,
+    task: TaskId,
+) -> Result<&'a Layout, StoreError> {
+    match layout {
+        Some(layout) => Ok(layout),
+        None => Ok(layout.insert(store.layout(task).await?)),
+    }
 }
 
 /// How many at the end follow each other without a gap. New addresses of a block do: they are read

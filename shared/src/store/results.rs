@@ -100,6 +100,26 @@ impl Opened {
     }
 }
 
+/// Where the batches of a task begin, in order. It stays so for as long as there are any.
+#[derive(Debug, Clone)]
+pub struct Layout(Vec<At>);
+
+impl Layout {
+    /// The batches that these `seq`s, ascending, are in.
+    fn batches_of(&self, seqs: &[i64]) -> Vec<At> {
+        let mut batches: Vec<At> = Vec::new();
+        for seq in seqs {
+            let behind = self.0.partition_point(|at| at.first_seq <= *seq);
+            if let Some(at) = behind.checked_sub(1).and_then(|at| self.0.get(at))
+                && batches.last().is_none_or(|last| last.no != at.no)
+            {
+                batches.push(*at);
+            }
+        }
+        batches
+    }
+}
+
 /// A batch's number, and a payload of it.
 type Stored = (i32, Vec<u8>);
 
@@ -169,10 +189,23 @@ impl Store {
         Ok(found)
     }
 
+    /// Where the batches of a task begin.
+    pub async fn layout(&self, task: TaskId) -> Result<Layout> {
+        const SQL: &str = "SELECT first_seq, no FROM batches WHERE task_id = $1 ORDER BY first_seq";
+        let all: Vec<(i64, i32)> =
+            read!(self, c => sqlx::query_as(SQL).bind(task).fetch_all(c).await)?;
+        Ok(Layout(all.into_iter().map(|(first_seq, no)| At { first_seq, no }).collect()))
+    }
+
     /// Results of these `seq`s, ascending; those not stored yet are left out.
-    pub async fn results_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<Found>> {
+    pub async fn results_at(
+        &self,
+        task: TaskId,
+        layout: &Layout,
+        seqs: &[i64],
+    ) -> Result<Vec<Found>> {
         let mut found = Vec::with_capacity(seqs.len());
-        for part in self.batches_at(task, seqs).await?.chunks(AT_ONCE as usize) {
+        for part in layout.batches_of(seqs).chunks(AT_ONCE as usize) {
             for opened in self.open_batches(task, part, i64::MAX).await? {
                 opened.each(|seq, address, packed| {
                     if seqs.binary_search(&seq).is_ok() {
@@ -186,11 +219,16 @@ impl Store {
 
     /// The addresses of these `seq`s, ascending, whether they have results or not; an error where one is
     /// gone, as its task was erased meanwhile.
-    pub async fn addresses_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<(i64, String)>> {
+    pub async fn addresses_at(
+        &self,
+        task: TaskId,
+        layout: &Layout,
+        seqs: &[i64],
+    ) -> Result<Vec<(i64, String)>> {
         const BATCH: &str = "SELECT payload FROM batches WHERE task_id = $1 AND no = $2";
         let mut addresses = Vec::with_capacity(seqs.len());
         let mut left = seqs.iter().copied().peekable();
-        for At { first_seq, no } in self.batches_at(task, seqs).await? {
+        for At { first_seq, no } in layout.batches_of(seqs) {
             let payload: Option<Vec<u8>> = read!(self, c => sqlx::query_scalar(BATCH)
                 .bind(task).bind(no).fetch_optional(c).await)?;
             let Some(payload) = payload else { break };
@@ -209,41 +247,23 @@ impl Store {
         }
     }
 
-    /// The batches that these `seq`s, ascending, are in.
-    async fn batches_at(&self, task: TaskId, seqs: &[i64]) -> Result<Vec<At>> {
-        const BATCHES: &str =
-            "SELECT first_seq, no FROM batches WHERE task_id = $1 ORDER BY first_seq";
-        let mut batches: Vec<At> = Vec::new();
-        if seqs.is_empty() {
-            return Ok(batches);
-        }
-        let all: Vec<(i64, i32)> =
-            read!(self, c => sqlx::query_as(BATCHES).bind(task).fetch_all(c).await)?;
-        for seq in seqs {
-            let behind = all.partition_point(|(first_seq, _)| first_seq <= seq);
-            if let Some((first_seq, no)) = behind.checked_sub(1).and_then(|at| all.get(at)).copied()
-                && batches.last().is_none_or(|last| last.no != no)
-            {
-                batches.push(At { first_seq, no });
-            }
-        }
-        Ok(batches)
-    }
-
     /// One result, and what it rests on, as JSON.
     pub async fn result(&self, task: TaskId, seq: i64) -> Result<Option<(Found, Option<String>)>> {
-        let wanted = Wanted { from: seq, until: seq.saturating_add(1), reasons: None };
+        // The batch that it is in, if that has any result.
+        const AT: &str = "SELECT first_seq, no FROM result_blocks
+            WHERE task_id = $1 AND first_seq <= $2 ORDER BY first_seq DESC LIMIT 1";
+        let at: Option<(i64, i32)> =
+            read!(self, c => sqlx::query_as(AT).bind(task).bind(seq).fetch_optional(c).await)?;
+        let Some((first_seq, no)) = at else { return Ok(None) };
         let mut one = None;
-        self.walk(task, &wanted, 1, |opened| {
+        for opened in self.open_batches(task, &[At { first_seq, no }], i64::MAX).await? {
             opened.each(|at, address, packed| {
                 if at == seq {
                     let found = Found::of(at, address, packed);
                     one = Some((found, packed.detail.map(str::to_owned)));
                 }
             })?;
-            Ok(one.is_none())
-        })
-        .await?;
+        }
         Ok(one)
     }
 

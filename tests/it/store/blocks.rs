@@ -134,7 +134,8 @@ async fn pages_and_filters_meet_the_same_results(world: World) {
             assert_eq!(seqs(&between), part, "{filter:?}");
         }
     }
-    let at = store.results_at(task, &[0, 5, 44, 73, 75, 229]).await.expect("some");
+    let layout = store.layout(task).await.expect("layout");
+    let at = store.results_at(task, &layout, &[0, 5, 44, 73, 75, 229]).await.expect("some");
     assert_eq!(seqs(&at), [0, 5, 44, 73, 229]);
     let counts = store.reasons(task).await.expect("reasons");
     assert_eq!(counts.iter().map(|(_, count)| *count as usize).sum::<usize>(), stored.len());
@@ -247,7 +248,8 @@ async fn an_erasure_goes_on_where_it_stopped(world: World) {
     let (now, store) = (world.app.now(), &world.app.store);
     world.app.cancel(task, world.account).await.expect("cancel");
     let asked = [3, 4_001];
-    let addresses = store.addresses_at(task, &asked).await.expect("addresses");
+    let layout = store.layout(task).await.expect("layout");
+    let addresses = store.addresses_at(task, &layout, &asked).await.expect("addresses");
     assert_eq!(addresses.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), asked);
     let erased = store.erase_task(task, world.account, now).await.expect("erase");
     assert_eq!(erased, Changed::Done);
@@ -257,7 +259,7 @@ async fn an_erasure_goes_on_where_it_stopped(world: World) {
         world.check_books().await;
         assert!(store.erase_slice(task).await.expect("one slice"), "more is left");
         // A download that is under way must break off, not end with empty cells.
-        store.addresses_at(task, &asked).await.expect_err("one is gone");
+        store.addresses_at(task, &layout, &asked).await.expect_err("one is gone");
     }
     assert_eq!(store.erasures(10).await.expect("erasures"), [task]);
     assert!(blocks(&world, task).await > 0, "nothing was interrupted");
