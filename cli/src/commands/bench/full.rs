@@ -19,6 +19,10 @@ use crate::output::{grouped, rate, readable};
 const AT_ONCE: usize = 64;
 /// Addresses of the task that the second account's routes are asked about.
 const SMALL: u64 = 10_000;
+/// Both accounts have so many tasks of so many addresses before anything is measured, so that a page of tasks
+/// or of the ledger is as long when the database is empty.
+const PAGE: usize = 50;
+const TINY: u64 = 10;
 /// Whose each account is.
 const ACCOUNTS: [&str; 2] = ["newcomer", "owner of many"];
 
@@ -39,14 +43,19 @@ struct Measured {
 
 /// The credits of each account: the newcomer's probes, then what is stored, the second's probes too.
 pub fn purses(args: &FullArgs, filling: Vec<u64>) -> Vec<u64> {
-    let mut purses = vec![2 * args.rounds * args.probe];
+    let page = PAGE as u64 * TINY;
+    let mut purses = vec![2 * args.rounds * args.probe + page];
     purses.extend(filling);
-    purses[1] += 2 * SMALL;
+    purses[1] += 2 * SMALL + page;
     purses
 }
 
 pub async fn run(bench: &Bench<'_>, args: &FullArgs) -> Result<Outcome> {
     let out = &bench.context.output;
+    let tiny = |account| List { part: Part { first: 0, count: TINY }, account, partial: false };
+    for account in 0..ACCOUNTS.len() {
+        submit(bench, &vec![tiny(account); PAGE]).await?;
+    }
     let empty = measure(bench, args).await.context("with nothing stored")?;
     let began = Instant::now();
     fill(bench).await?;
@@ -143,10 +152,16 @@ async fn fill(bench: &Bench<'_>) -> Result<()> {
         .map(|(number, part)| List { part, account: 1 + number % owners, partial: false })
         .collect();
     for some in lists.chunks(AT_ONCE) {
-        let submission = bench.submit_lists(some).await?;
-        let waited = bench.wait(&submission.tasks).await?;
-        ensure!(waited.failed.is_empty(), "{}", waited.failed.join(", "));
+        submit(bench, some).await?;
     }
+    Ok(())
+}
+
+/// Submits lists and waits until they are done.
+async fn submit(bench: &Bench<'_>, lists: &[List]) -> Result<()> {
+    let submission = bench.submit_lists(lists).await?;
+    let waited = bench.wait(&submission.tasks).await?;
+    ensure!(waited.failed.is_empty(), "{}", waited.failed.join(", "));
     Ok(())
 }
 
@@ -154,13 +169,13 @@ fn routes(account: usize, task: &str) -> Vec<Route> {
     let results = format!("/v1/tasks/{task}/results");
     [
         ("the task", format!("/v1/tasks/{task}")),
-        ("tasks, a page", String::from("/v1/tasks?limit=50")),
+        ("tasks, a page", format!("/v1/tasks?limit={PAGE}")),
         ("results, a page", format!("{results}?limit=100")),
         ("results of a status", format!("{results}?status=undeliverable&limit=100")),
         ("results of a reason nobody has", format!("{results}?reason=no_mx")),
         ("one result", format!("{results}/{}", SMALL / 2)),
         ("credits", String::from("/v1/account/credits")),
-        ("ledger, a page", String::from("/v1/ledger?limit=50")),
+        ("ledger, a page", format!("/v1/ledger?limit={PAGE}")),
         ("ledger of a task", format!("/v1/ledger?task={task}")),
         ("keys", String::from("/v1/keys")),
     ]
@@ -175,6 +190,6 @@ mod tests {
     #[test]
     fn purses_pay_for_the_probes_too() {
         let args = FullArgs { probe: 1_000, rounds: 3, calls: 1 };
-        assert_eq!(purses(&args, vec![5, 7]), [6_000, 20_005, 7]);
+        assert_eq!(purses(&args, vec![5, 7]), [6_500, 20_505, 7]);
     }
 }

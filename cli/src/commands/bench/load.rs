@@ -29,6 +29,7 @@ const HINT_AFTER: Duration = Duration::from_secs(10);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 
 /// A list to be submitted.
+#[derive(Debug, Clone, Copy)]
 pub struct List {
     pub part: Part,
     /// Whose it is.

@@ -61,6 +61,9 @@ pub struct Meter {
     watch: JoinHandle<BTreeMap<u32, u64>>,
 }
 
+/// The name of PostgreSQL's processes.
+pub const DATABASE: &str = "postgres";
+
 /// This process when it only makes the load.
 const CLIENT: &str = "bench (the load itself)";
 /// This process when it is also the server.
@@ -144,7 +147,7 @@ fn look(wanted: &Wanted) -> BTreeMap<u32, Seen> {
 fn known(pid: u32, wanted: &Wanted) -> Option<String> {
     let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     match comm.trim_end() {
-        "postgres" if wanted.postgres => Some(String::from("postgres")),
+        DATABASE if wanted.postgres => Some(String::from(DATABASE)),
         "redis-server" | "valkey-server" if wanted.redis => Some(String::from("redis")),
         "listmill" if !wanted.embedded => {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use super::process::Meter;
+use super::process::{DATABASE, Meter, Usage};
 use super::{Bench, Outcome, Part, parts};
 use crate::args::ScaleArgs;
 use crate::output::{grouped, rate};
@@ -27,15 +27,28 @@ const SEEN: i64 = 10_000;
 struct Case {
     accounts: u64,
     workers: u64,
-    /// Addresses a second, and CPU time of an address over all processes, in microseconds.
-    runs: Vec<(f64, f64)>,
+    runs: Vec<Run>,
+}
+
+/// What one run came to.
+struct Run {
+    /// Addresses a second.
+    rate: f64,
+    /// CPU time of an address over all processes, in microseconds.
+    cpu: f64,
+    /// That of the database's, where it is on this machine.
+    database: f64,
 }
 
 impl Case {
     fn median(&self) -> f64 {
-        let mut rates: Vec<f64> = self.runs.iter().map(|(rate, _)| *rate).collect();
+        let mut rates: Vec<f64> = self.runs.iter().map(|run| run.rate).collect();
         rates.sort_by(f64::total_cmp);
         rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+    }
+
+    fn mean(&self, of: impl Fn(&Run) -> f64) -> f64 {
+        self.runs.iter().map(of).sum::<f64>() / self.runs.len().max(1) as f64
     }
 }
 
@@ -63,25 +76,27 @@ pub async fn run(bench: &Bench<'_>, args: &ScaleArgs) -> Result<Outcome> {
         }
     }
     let out = &bench.context.output;
-    let head = ["ACCOUNTS", "WORKERS", "ADDRESSES/S", "OF ONE WORKER", "CPU/ADDRESS"];
+    let head = ["ACCOUNTS", "WORKERS", "ADDRESSES/S", "OF FIRST", "CPU/ADDRESS", "DATABASE'S"];
     let mut rows = vec![head.map(String::from).to_vec()];
     let mut objects = Vec::new();
     for case in &cases {
         let one = cases.iter().find(|one| one.accounts == case.accounts).map_or(0.0, Case::median);
-        let cpu = case.runs.iter().map(|(_, cpu)| cpu).sum::<f64>() / case.runs.len().max(1) as f64;
+        let (cpu, database) = (case.mean(|run| run.cpu), case.mean(|run| run.database));
         rows.push(vec![
             case.accounts.to_string(),
             case.workers.to_string(),
             grouped(case.median() as u64),
             format!("{:.0} %", 100.0 * case.median() / one.max(1.0)),
             format!("{cpu:.2} µs"),
+            format!("{database:.2} µs"),
         ]);
         objects.push(json!({
             "accounts": case.accounts,
             "workers": case.workers,
             "addresses_per_second": case.median(),
-            "runs": case.runs.iter().map(|(rate, _)| rate).collect::<Vec<_>>(),
+            "runs": case.runs.iter().map(|run| run.rate).collect::<Vec<_>>(),
             "cpu_micros_each": cpu,
+            "database_cpu_micros_each": database,
         }));
     }
     out.say("");
@@ -91,7 +106,7 @@ pub async fn run(bench: &Bench<'_>, args: &ScaleArgs) -> Result<Outcome> {
     Ok(Outcome { ok: exact, object })
 }
 
-async fn measure(bench: &Bench<'_>, case: &Case, first: &mut u64) -> Result<(f64, f64)> {
+async fn measure(bench: &Bench<'_>, case: &Case, first: &mut u64) -> Result<Run> {
     let total = bench.load.addresses;
     let mut workers = Vec::new();
     for _ in 0..case.workers {
@@ -121,8 +136,15 @@ async fn measure(bench: &Bench<'_>, case: &Case, first: &mut u64) -> Result<(f64
     while bench.app.store.concurrency(bench.app.now() - SEEN).await? > 0 {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let cpu: f64 = usage.iter().filter(|one| !one.client).map(|one| one.cpu_seconds).sum();
-    Ok((rate(total, took), cpu * 1e6 / total as f64))
+    let of_all = |wanted: fn(&Usage) -> bool| {
+        usage.iter().filter(|one| wanted(one)).map(|one| one.cpu_seconds).sum::<f64>() * 1e6
+            / total as f64
+    };
+    Ok(Run {
+        rate: rate(total, took),
+        cpu: of_all(|one| !one.client),
+        database: of_all(|one| one.name == DATABASE),
+    })
 }
 
 fn start() -> Result<Child> {
