@@ -1,5 +1,5 @@
 //! One dispatcher per process: starts a round of dispatch whenever there is room or work, one round at a
-//! time; what comes meanwhile starts the next.
+//! time; what comes meanwhile starts the next. While all room is taken it waits a little between rounds.
 
 use std::sync::Arc;
 
@@ -21,7 +21,10 @@ impl Dispatcher {
         loop {
             self.0.notified().await;
             match app.dispatch().await {
-                Ok(()) => app.stuck.got_on("dispatch", ""),
+                Ok(wait) => {
+                    app.stuck.got_on("dispatch", "");
+                    tokio::time::sleep(wait).await;
+                }
                 // The sweeper pokes again.
                 Err(error) => {
                     app.stuck.failed("dispatch", "", app.now());

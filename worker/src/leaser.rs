@@ -30,7 +30,7 @@ const SLOW: usize = 2;
 /// A transaction has the wishes to itself for so long: what comes meanwhile goes together into the next.
 const ALONE: Duration = Duration::from_millis(10);
 /// While other batches are at work in this process, a wish waits so long for more.
-const LINGER: Duration = Duration::from_millis(1);
+const LINGER: Duration = Duration::from_millis(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 

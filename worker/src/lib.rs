@@ -11,6 +11,7 @@
 //!
 //! Nothing here knows of API keys: a revocation has no way to reach a running task.
 
+mod backlog;
 mod company;
 mod dispatcher;
 pub mod doctor;

@@ -21,13 +21,13 @@ use listmill_shared::store::sweep::Ended;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::backlog::{Backlog, Share};
 use crate::company::House;
 use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
 use crate::leaser::{Drained, Leaser};
 use crate::leases::Leases;
 use crate::run::Run;
-use crate::runtime::{Backlog, Room};
 use crate::settler::Settler;
 use crate::stops::Stops;
 
@@ -56,7 +56,7 @@ pub struct Shared {
 }
 
 /// Takes one delivery to its end: its batch is stored, handed back, or not ours.
-pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
+pub async fn process(shared: Arc<Shared>, delivery: Delivery, share: Share) {
     let batch = delivery.batch;
     let permit = tokio::select! {
         permit = shared.permits.clone().acquire_owned() => permit.ok(),
@@ -75,15 +75,15 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, room: Room) {
         tracing::debug!(%error, "not acknowledged; the reference will be found stale");
     }
     if let Ok(Some((lease, permit))) = leased {
-        work(&shared, *lease, permit, room).await;
+        work(&shared, *lease, permit, share).await;
     }
 }
 
 /// Works on a leased batch; if that panics, the lease is given back at once.
-async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, room: Room) {
+async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, share: Share) {
     let (batch, account, token) = (lease.batch, lease.account, lease.token);
     let lost = shared.leases.insert(Held { batch, token });
-    let worked = AssertUnwindSafe(work_on(shared, lease, permit, room, lost)).catch_unwind().await;
+    let worked = AssertUnwindSafe(work_on(shared, lease, permit, share, lost)).catch_unwind().await;
     shared.leases.remove(token);
     if worked.is_err() {
         // The panic hook has told where.
@@ -101,7 +101,7 @@ async fn work_on(
     shared: &Arc<Shared>,
     lease: Lease,
     permit: OwnedSemaphorePermit,
-    room: Room,
+    share: Share,
     lost: CancellationToken,
 ) {
     let course = shared.stops.follow(lease.batch.task);
@@ -142,7 +142,7 @@ async fn work_on(
     if caution != Caution::None && company.is_some() && !begin_alone(shared, &lease, &lost).await {
         return;
     }
-    let run = Run::new(shared.clone(), lease, batch, caution, permit, room, company);
+    let run = Run::new(shared.clone(), lease, batch, caution, permit, share, company);
     run.run(lost, course).await;
 }
 

@@ -30,9 +30,9 @@ use listmill_shared::domain::verdict::{Credit, Reason, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::backlog::Share;
 use crate::company::Company;
 use crate::processor::Shared;
-use crate::runtime::Room;
 use crate::stops::Course;
 use crate::turns::{SOON, Turn, Turns};
 
@@ -102,7 +102,7 @@ pub struct Run {
     dropped: bool,
     under_way: FuturesUnordered<BoxFuture<'static, Outcome>>,
     permit: Option<OwnedSemaphorePermit>,
-    room: Room,
+    share: Share,
     /// Held while addresses are verified; a settlement may take its time without it.
     company: Option<Company>,
 }
@@ -115,7 +115,7 @@ impl Run {
         batch: Batch,
         caution: Caution,
         permit: Option<OwnedSemaphorePermit>,
-        room: Room,
+        share: Share,
         company: Option<Company>,
     ) -> Self {
         let valid = (lease.first_seq..).zip(batch.iter()).filter(|(_, entry)| entry.valid);
@@ -138,7 +138,7 @@ impl Run {
             permit,
             batch: Arc::new(batch),
             lease,
-            room,
+            share,
             company,
         }
     }
@@ -150,7 +150,7 @@ impl Run {
         self.under_way.clear();
         self.permit = None;
         self.company = None;
-        self.room.set(0);
+        self.share.set(0);
         if let End::Lost = end {
             return;
         }
@@ -186,7 +186,7 @@ impl Run {
                 self.start_what_can().await;
             }
             let more = !halted && self.has_more();
-            self.room.set(if more { self.batch.len() - self.next } else { 0 });
+            self.share.set(if more { self.batch.len() - self.next } else { 0 });
             let turn_at = self.turns.next_at().filter(|_| !halted);
             if !more && turn_at.is_none() && self.under_way.is_empty() {
                 return End::Release;

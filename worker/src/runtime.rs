@@ -7,7 +7,6 @@
 //! stream that ends or fails is built anew, and cancels nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apalis::prelude::*;
@@ -18,11 +17,12 @@ use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::batch::BatchRef;
 use listmill_shared::queue::{Delivery, Line};
 use listmill_shared::store::StoreError;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backlog::{Backlog, Share};
 use crate::company::House;
 use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
@@ -33,8 +33,6 @@ use crate::settler::Settler;
 use crate::stops::Stops;
 use crate::sweeper::Sweeper;
 
-/// Batches whose unstarted addresses a worker may have leased ahead.
-const AHEAD: usize = 4;
 /// After the grace, what is left has this long to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// Batches set aside that are due and wait for their turn here.
@@ -51,66 +49,10 @@ pub enum WorkerError {
     Store(#[from] StoreError),
 }
 
-/// Counts leased addresses that wait to be started.
-pub struct Backlog {
-    waiting: AtomicUsize,
-    most: usize,
-    room: Notify,
-}
-
-/// A batch's share of the backlog; gives it back when dropped.
-pub struct Room {
-    backlog: Arc<Backlog>,
-    share: AtomicUsize,
-}
-
-impl Backlog {
-    fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { waiting: AtomicUsize::new(0), most, room: Notify::new() })
-    }
-
-    /// Takes a share.
-    pub fn reserve(self: &Arc<Self>, share: usize) -> Room {
-        self.waiting.fetch_add(share, Ordering::Relaxed);
-        Room { backlog: self.clone(), share: AtomicUsize::new(share) }
-    }
-
-    async fn has_room(&self) {
-        loop {
-            let notified = self.room.notified();
-            if self.waiting.load(Ordering::Relaxed) < self.most {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-impl Room {
-    /// Changes the share.
-    pub fn set(&self, share: usize) {
-        let before = self.share.swap(share, Ordering::Relaxed);
-        if share >= before {
-            self.backlog.waiting.fetch_add(share - before, Ordering::Relaxed);
-            return;
-        }
-        let waiting = self.backlog.waiting.fetch_sub(before - share, Ordering::Relaxed);
-        if waiting - (before - share) < self.backlog.most {
-            self.backlog.room.notify_one();
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
 /// A delivery with its share of the backlog, as apalis hands it over.
 struct Job {
     delivery: Delivery,
-    room: Room,
+    share: Share,
     /// Its place among the first batches.
     first: Option<OwnedSemaphorePermit>,
 }
@@ -141,7 +83,7 @@ pub async fn run(
         provider,
         health: health.clone(),
         permits: Arc::new(Semaphore::new(concurrency)),
-        backlog: Backlog::new(AHEAD * app.settings.batch_size as usize),
+        backlog: Backlog::new(app.settings.batch_size as usize),
         leaser: Leaser::start(app.clone(), leases.clone(), worker.source.clone(), drain.clone()),
         leases: leases.clone(),
         stops: stops.clone(),
@@ -154,6 +96,7 @@ pub async fn run(
     });
     let context = Context { shared: shared.clone(), running: TaskTracker::new() };
     tracing::info!(worker = %worker.name, concurrency, provider = shared.provider.name(), "worker started");
+    let backlog = shared.backlog.clone();
     let (app_ref, lane_ref) = (&app, &lane);
     let sweeper = Sweeper {
         app: app_ref,
@@ -161,6 +104,7 @@ pub async fn run(
         health: &health,
         lane: lane_ref,
         dispatcher: &dispatcher,
+        backlog: &backlog,
     };
     let around = async {
         tokio::join!(
@@ -169,6 +113,7 @@ pub async fn run(
             Box::pin(dispatcher.run(&app)),
             Box::pin(sweeper.run()),
             tell_stuck(&app),
+            backlog.measure(),
             Box::pin(app.keep_time()),
         )
     };
@@ -268,8 +213,8 @@ fn first_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job
         shared.health.clone().working().await;
         let first = places.clone().acquire_owned().await.ok()?;
         let delivery = deliveries.lock().await.next().await?;
-        let room = shared.backlog.reserve(0);
-        Some((Job { delivery, room, first: Some(first) }, (deliveries, shared, places)))
+        let share = shared.backlog.reserve(0);
+        Some((Job { delivery, share, first: Some(first) }, (deliveries, shared, places)))
     })
     .boxed()
 }
@@ -282,17 +227,17 @@ fn usual_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job
         // Not kept: the batches at work need it, while this may wait for a delivery for long.
         drop(shared.permits.acquire().await.ok()?);
         let delivery = deliveries.lock().await.next().await?;
-        let room = shared.backlog.reserve(shared.app.settings.batch_size as usize);
-        Some((Job { delivery, room, first: None }, (deliveries, shared)))
+        let share = shared.backlog.reserve(shared.app.settings.batch_size as usize);
+        Some((Job { delivery, share, first: None }, (deliveries, shared)))
     })
     .boxed()
 }
 
 async fn handle(job: Job, context: Data<Context>) -> Result<(), BoxDynError> {
-    let Job { delivery, room, first } = job;
+    let Job { delivery, share, first } = job;
     let shared = context.shared.clone();
     let task = context.running.spawn(async move {
-        process(shared, delivery, room).await;
+        process(shared, delivery, share).await;
         drop(first);
     });
     Ok(task.await?)

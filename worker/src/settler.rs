@@ -32,12 +32,12 @@ use crate::merger::Merger;
 /// Steps received in one go.
 const AT_ONCE: usize = 64;
 /// Results in one transaction, about.
-const ROWS: usize = 4000;
+const ROWS: usize = 8000;
 /// Accounts settled side by side.
 const SIDE_BY_SIDE: usize = 4;
 /// While other batches are at work in this process, a step waits so long for theirs: a transaction for many
 /// costs little more than one for one.
-const LINGER: Duration = Duration::from_millis(2);
+const LINGER: Duration = Duration::from_millis(4);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 

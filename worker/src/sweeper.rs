@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use listmill_shared::app::App;
 use listmill_shared::app::credits::RESUME_AT_ONCE;
-use listmill_shared::domain::batch::BatchRef;
+use listmill_shared::domain::batch::{BatchRef, Capacity};
 use listmill_shared::domain::task::PauseReason;
 use listmill_shared::store::StoreError;
 use tokio::sync::mpsc;
 
+use crate::backlog::Backlog;
 use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
 use crate::runtime::Identity;
@@ -46,6 +47,7 @@ pub struct Sweeper<'a> {
     pub health: &'a ProviderHealth,
     pub lane: &'a Lane,
     pub dispatcher: &'a Dispatcher,
+    pub backlog: &'a Backlog,
 }
 
 impl Sweeper<'_> {
@@ -54,6 +56,7 @@ impl Sweeper<'_> {
         // Boxed: together they would be a future of many kilobytes.
         futures::future::join_all([
             self.again_and_again("seen", 1, || self.seen()).boxed(),
+            self.tell_pace().boxed(),
             self.again_and_again("leases", 1, || self.expired_leases()).boxed(),
             self.again_and_again("messages", 1, || self.lost_messages()).boxed(),
             self.wiped().boxed(),
@@ -107,9 +110,20 @@ impl Sweeper<'_> {
             false => self.app.settings.worker_concurrency as i64,
         };
         let name = &self.worker.name;
-        self.app.store.worker_seen(name, concurrency, now, now - SILENT_MS).await?;
+        let capacity = Capacity { concurrency, pace: self.backlog.pace() as i64 };
+        self.app.store.worker_seen(name, capacity, now, now - SILENT_MS).await?;
         self.dispatcher.poke();
         Ok(())
+    }
+
+    /// Much faster than the fleet knows: it is told at once.
+    async fn tell_pace(&self) {
+        loop {
+            self.backlog.faster().await;
+            if let Err(error) = self.seen().await {
+                tracing::debug!(%error, "the pace is told a little later");
+            }
+        }
     }
 
     async fn expired_leases(&self) -> Result<(), StoreError> {

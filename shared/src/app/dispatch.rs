@@ -5,24 +5,27 @@
 //! (a task is accepted, goes on, comes back) starts a round; the sweeper starts one every second.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::App;
 use crate::domain::batch::{BatchRef, Room, Sent};
 use crate::domain::clock::Millis;
 use crate::queue::Queue;
 use crate::store::StoreError;
+use crate::store::dispatch::Next;
 
-/// Full batches that one worker may have out at the least: what one settlement gathers is verified while
-/// the one before is written.
-const LEAST: i64 = 16;
 /// A worker that has not been seen for this long does not count.
 const SILENT_MS: Millis = 30_000;
 /// The fleet is counted so often.
-const COUNTED_MS: Millis = 1_000;
+const COUNTED_MS: Millis = 250;
 /// A message that has been out for so long is looked for in the queue.
 const UNHEARD_MS: Millis = 10_000;
 /// Rounds in a row; then somebody else goes on.
 const ROUNDS: usize = 64;
+/// While all room is taken, what becomes free is gathered for so long, times the workers: a round for many
+/// batches costs little more than one for one, and the fleet's rounds must not grow with the fleet.
+const GATHER: Duration = Duration::from_millis(8);
+const LONGEST_GATHER: Duration = Duration::from_millis(500);
 
 /// The room that was counted last, and when.
 #[derive(Default)]
@@ -39,7 +42,7 @@ impl App {
             return Ok(room);
         }
         let batch = i64::from(self.settings.batch_size);
-        let room = self.store.room(now - SILENT_MS, LEAST, batch).await?;
+        let room = Room::of(&self.store.capacities(now - SILENT_MS).await?, batch);
         *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
         Ok(room)
     }
@@ -54,24 +57,33 @@ impl App {
         self.now() + UNHEARD_MS
     }
 
-    /// Sends what there is room for. An operator's command beside an embedded deployment leaves that to the
-    /// deployment, within a second: the queue is in that process.
-    pub async fn dispatch(&self) -> Result<(), StoreError> {
+    /// Sends what there is room for; returns how long to wait with the next round, if only room made
+    /// meanwhile is a reason for it. An operator's command beside an embedded deployment leaves that to
+    /// the deployment, within a second: the queue is in that process.
+    pub async fn dispatch(&self) -> Result<Duration, StoreError> {
         if self.settings.role == "admin" && matches!(self.queue, Queue::Memory(_)) {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         for _ in 0..ROUNDS {
             let room = self.room().await?;
             let round = self.store.dispatch(room, self.resend_at(), self.now()).await?;
-            if !self.send(&round.sent).await || !round.more {
+            if !self.send(&round.sent).await {
                 break;
             }
-            if round.sent.is_empty() {
+            match round.next {
+                Next::Nothing => break,
+                Next::Full => {
+                    let workers = u32::try_from(room.workers).unwrap_or(u32::MAX);
+                    return Ok(GATHER.saturating_mul(workers).min(LONGEST_GATHER));
+                }
                 // Another round is serving the same account.
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                Next::Work if round.sent.is_empty() => {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Next::Work => {}
             }
         }
-        Ok(())
+        Ok(Duration::ZERO)
     }
 
     /// Sends references; tells whether the queue took them. A failure is only logged: the sweeper looks for

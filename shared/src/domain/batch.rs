@@ -78,6 +78,22 @@ pub struct Sent {
     pub first: bool,
 }
 
+/// What a worker can do, by its own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Addresses verified at once.
+    pub concurrency: i64,
+    /// Addresses that it has started in a second lately.
+    pub pace: i64,
+}
+
+/// Full batches that a worker may have out, however slow or fast it is.
+const LEAST_OUT: i64 = 12;
+const MOST_OUT: i64 = 48;
+/// What it starts in so many milliseconds may be out: enough to be gathered, queued, leased and settled in
+/// lumps while the next is under way.
+const WORTH_MS: i64 = 250;
+
 /// What may be out in the whole fleet at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
@@ -87,6 +103,29 @@ pub struct Room {
     pub batches: i64,
     /// Addresses of a full batch.
     pub batch: i64,
+    /// The workers that live, one at the least.
+    pub workers: i64,
+}
+
+impl Room {
+    /// For these workers, or for one of which nothing is known: of each what its pace is worth, and at the
+    /// least twice what it verifies at once.
+    pub fn of(workers: &[Capacity], batch: i64) -> Self {
+        let unknown = [Capacity { concurrency: 0, pace: 0 }];
+        let workers = if workers.is_empty() { &unknown[..] } else { workers };
+        let out_of = |worker: &Capacity| {
+            let worth = worker.pace.saturating_mul(WORTH_MS) / 1_000;
+            worth.clamp(LEAST_OUT * batch, MOST_OUT * batch).max(2 * worker.concurrency)
+        };
+        let concurrency: i64 = workers.iter().map(|worker| worker.concurrency).sum();
+        Self {
+            addresses: workers.iter().map(out_of).sum(),
+            // Small batches: a worker has no more of them in hand than addresses, or a few dozen.
+            batches: 2 * concurrency + 128 * workers.len() as i64,
+            batch,
+            workers: workers.len() as i64,
+        }
+    }
 }
 
 /// So many leases in a row may end without a word before a batch is run alone.

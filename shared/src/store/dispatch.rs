@@ -103,8 +103,19 @@ impl Standing {
 pub struct Round {
     /// To be sent, in this order.
     pub sent: Vec<Sent>,
-    /// May there be more to do at once?
-    pub more: bool,
+    /// What the next would find.
+    pub next: Next,
+}
+
+/// What another round would find at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Work, and room for it.
+    Work,
+    /// No room.
+    Full,
+    /// Nothing to do.
+    Nothing,
 }
 
 /// What came of serving an account.
@@ -121,18 +132,18 @@ impl Store {
     pub async fn dispatch(&self, room: Room, resend_at: Millis, now: Millis) -> Result<Round> {
         let mut standing = Standing::of(self.out().await?);
         let mut ready = self.ready(&standing).await?;
-        let mut round = Round { sent: Vec::new(), more: true };
+        let mut round = Round { sent: Vec::new(), next: Next::Work };
         let mut busy = false;
         for _ in 0..PICKS {
             let Some(next) = standing.next(&ready) else {
-                round.more = busy;
+                round.next = if busy { Next::Work } else { Next::Nothing };
                 break;
             };
             let account = ready[next].account_id;
             let first = standing.of_account(account) == 0;
             let beyond = standing.batches < room.batches.saturating_add(FIRST_BEYOND);
             if !(standing.has_room(room) || first && beyond) {
-                round.more = false;
+                round.next = Next::Full;
                 break;
             }
             // Alone, it may have all there is.

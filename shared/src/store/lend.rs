@@ -17,7 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleResult};
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleResult};
 use deadpool::{Runtime, managed};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -142,6 +142,8 @@ impl Lender<SqliteConnection> {
 impl<L: Link> Lender<L> {
     fn new(how: L::How, size: usize, wait: Duration) -> Result<Self> {
         let pool = Pool::builder(Keeper(how))
+            // Few that are warm, with their statements prepared and planned, instead of all in turn.
+            .queue_mode(QueueMode::Lifo)
             .max_size(size)
             .wait_timeout(Some(wait))
             .create_timeout(Some(CREATE))

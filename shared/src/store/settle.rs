@@ -286,10 +286,15 @@ macro_rules! fence {
 
 /// Tells of each step how the fence judged it; the caller has locked the tasks.
 async fn pass_fences(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<Vec<Passed>> {
+    // Sub-selects hide how long the arrays are: who knows it plans anew each time, which takes longer than
+    // the work.
     const PG: &str = fence!(
-        "UNNEST($2::UUID[], $3::INTEGER[], $4::BIGINT[], $5::BOOLEAN[], $6::BIGINT[],
-            $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[],
-            $13::BIGINT[], $14::BYTEA[], $15::BYTEA[], $16::INTEGER[], $17::BIGINT[])
+        "UNNEST((SELECT $2::UUID[]), (SELECT $3::INTEGER[]), (SELECT $4::BIGINT[]),
+            (SELECT $5::BOOLEAN[]), (SELECT $6::BIGINT[]), (SELECT $7::BIGINT[]),
+            (SELECT $8::BIGINT[]), (SELECT $9::BIGINT[]), (SELECT $10::BIGINT[]),
+            (SELECT $11::BIGINT[]), (SELECT $12::BIGINT[]), (SELECT $13::BIGINT[]),
+            (SELECT $14::BYTEA[]), (SELECT $15::BYTEA[]), (SELECT $16::INTEGER[]),
+            (SELECT $17::BIGINT[]))
         AS s (task_id, no, token, keep, used, until, deliverable, undeliverable, risky, unknown,
             charged, refunded, before, after, lost_after, found)",
         "s.token"

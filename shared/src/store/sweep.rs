@@ -10,7 +10,7 @@ use super::control::{resume, try_lock_task};
 use super::credits::{mark_broke, post};
 use super::dispatch::mark_ready;
 use super::{Result, Store, Tx, expect_rows, on, read};
-use crate::domain::batch::{BatchRef, LOST_ALONE, Room};
+use crate::domain::batch::{BatchRef, Capacity, LOST_ALONE};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
@@ -280,20 +280,21 @@ impl Store {
             .fetch_all(c).await)?)
     }
 
-    /// Tells that this worker lives, and with what concurrency; forgets those long silent.
+    /// Tells that this worker lives, and what it can do; forgets those long silent.
     pub async fn worker_seen(
         &self,
         name: &str,
-        concurrency: i64,
+        capacity: Capacity,
         now: Millis,
         forget_before: Millis,
     ) -> Result<()> {
-        const SEEN: &str = "INSERT INTO workers (name, concurrency, seen_at) VALUES ($1, $2, $3)
-            ON CONFLICT (name) DO UPDATE SET seen_at = $3, concurrency = $2";
+        const SEEN: &str = "INSERT INTO workers (name, concurrency, pace, seen_at)
+            VALUES ($1, $2, $3, $4)
+            ON CONFLICT (name) DO UPDATE SET concurrency = $2, pace = $3, seen_at = $4";
         const FORGET: &str = "DELETE FROM workers WHERE seen_at < $1";
-        let mut tx = self.begin().await?;
-        let rows = on!(&mut tx, c => sqlx::query(SEEN).bind(name).bind(concurrency).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
+        let mut tx = self.begin_unsynced().await?;
+        let rows = on!(&mut tx, c => sqlx::query(SEEN).bind(name).bind(capacity.concurrency)
+            .bind(capacity.pace).bind(now).execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("worker seen", rows, 1)?;
         on!(&mut tx, c => sqlx::query(FORGET).bind(forget_before).execute(c).await.map(|_| ()))?;
         tx.commit().await
@@ -306,20 +307,14 @@ impl Store {
         read!(self, c => sqlx::query_scalar(SQL).bind(seen_after).fetch_one(c).await)
     }
 
-    /// What may be out for the workers that live: for each twice what it verifies at once, and `least` full
-    /// batches of `batch` addresses at the least, so that its settlements can be gathered; for one worker
-    /// where none is known.
-    pub async fn room(&self, seen_after: Millis, least: i64, batch: i64) -> Result<Room> {
-        const SQL: &str = "SELECT count(*),
-                CAST(COALESCE(SUM(CASE WHEN 2 * concurrency > $2 THEN 2 * concurrency ELSE $2 END), 0)
-                    AS BIGINT),
-                CAST(COALESCE(SUM(concurrency), 0) AS BIGINT)
-            FROM workers WHERE seen_at >= $1 AND concurrency > 0";
-        let (workers, addresses, concurrency): (i64, i64, i64) = read!(self, c => sqlx::query_as(SQL).bind(seen_after).bind(least * batch)
-                .fetch_one(c).await)?;
-        // Small batches: a worker has no more of them in hand than addresses, or a few dozen.
-        let batches = 2 * concurrency + 128 * workers.max(1);
-        Ok(Room { addresses: addresses.max(least * batch), batches, batch })
+    /// What the living workers can do; those whose provider is down do nothing.
+    pub async fn capacities(&self, seen_after: Millis) -> Result<Vec<Capacity>> {
+        const SQL: &str = "SELECT concurrency, pace FROM workers
+            WHERE seen_at >= $1 AND concurrency > 0";
+        let all: Vec<(i64, i64)> =
+            read!(self, c => sqlx::query_as(SQL).bind(seen_after).fetch_all(c).await)?;
+        let capacity = |(concurrency, pace)| Capacity { concurrency, pace };
+        Ok(all.into_iter().map(capacity).collect())
     }
 }
 
