@@ -22,6 +22,8 @@ use crate::runtime::Identity;
 const AT_ONCE: i64 = 500;
 /// Rare repairs come every so many rounds.
 const RARELY: u32 = 60;
+/// Workers that do a repair in the same round.
+const A_ROUND: u64 = 2;
 /// A worker not seen for this long is forgotten.
 const SILENT_MS: i64 = 300_000;
 /// A consumer of the queue not heard of for this long is dead.
@@ -53,23 +55,45 @@ pub struct Sweeper<'a> {
 impl Sweeper<'_> {
     /// Sweeps until dropped.
     pub async fn run(&self) {
-        // Boxed: together they would be a future of many kilobytes.
+        // Boxed: together they would be a future of many kilobytes. Those in turn any worker may do.
         futures::future::join_all([
             self.again_and_again("seen", 1, || self.seen()).boxed(),
             self.tell_pace().boxed(),
-            self.again_and_again("leases", 1, || self.expired_leases()).boxed(),
-            self.again_and_again("messages", 1, || self.lost_messages()).boxed(),
+            self.again_and_again("leases", 1, || self.in_turn(self.expired_leases())).boxed(),
+            self.again_and_again("messages", 1, || self.in_turn(self.lost_messages())).boxed(),
             self.wiped().boxed(),
-            self.again_and_again("credits", 1, || self.funded()).boxed(),
+            self.again_and_again("credits", 1, || self.in_turn(self.funded())).boxed(),
             self.again_and_again("provider", 1, || self.follow_health()).boxed(),
             self.again_and_again("deferrals", 1, || self.wake()).boxed(),
-            self.again_and_again("checks", 1, || self.expired_checks()).boxed(),
-            self.again_and_again("erasures", 1, || self.erasures()).boxed(),
-            self.again_and_again("sessions", 1, || self.frozen_sessions()).boxed(),
+            self.again_and_again("checks", 1, || self.in_turn(self.expired_checks())).boxed(),
+            self.again_and_again("erasures", 1, || self.in_turn(self.erasures())).boxed(),
+            self.again_and_again("sessions", 1, || self.in_turn(self.frozen_sessions())).boxed(),
             self.blockers().boxed(),
             self.again_and_again("rare", RARELY, || self.rarely()).boxed(),
         ])
         .await;
+    }
+
+    /// Does the repair, where this round is one of this worker's: however many there are, about [`A_ROUND`] of
+    /// them do it in a round, and who is frozen or gone costs a round or two.
+    async fn in_turn(
+        &self,
+        repair: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        if self.is_in_turn().await { repair.await } else { Ok(()) }
+    }
+
+    async fn is_in_turn(&self) -> bool {
+        let workers = self.app.room().await.map_or(1, |room| room.workers);
+        let turns = u64::try_from(workers).unwrap_or(1).div_ceil(A_ROUND).max(1);
+        let place = self
+            .worker
+            .name
+            .bytes()
+            .fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let interval = self.app.settings.sweep_interval.as_millis().max(1) as i64;
+        let round = (self.app.now() / interval).unsigned_abs();
+        round % turns == place % turns
     }
 
     async fn again_and_again<F>(
@@ -112,7 +136,9 @@ impl Sweeper<'_> {
         let name = &self.worker.name;
         let capacity = Capacity { concurrency, pace: self.backlog.pace() as i64 };
         self.app.store.worker_seen(name, capacity, now, now - SILENT_MS).await?;
-        self.dispatcher.poke();
+        if self.is_in_turn().await {
+            self.dispatcher.poke();
+        }
         Ok(())
     }
 
@@ -246,6 +272,9 @@ impl Sweeper<'_> {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
+            if !self.is_in_turn().await {
+                continue;
+            }
             let Ok(blockers) = self.app.store.blockers().await else { continue };
             metrics::gauge!("listmill_blocking_sessions").set(blockers.len() as f64);
             for one in blockers.iter().filter(|one| !told.contains(&one.pid)) {

@@ -22,6 +22,10 @@ const COUNTED_MS: Millis = 250;
 const UNHEARD_MS: Millis = 10_000;
 /// Rounds in a row; then somebody else goes on.
 const ROUNDS: usize = 64;
+/// Where another round serves the same accounts, this one looks again after so long, then twice as long, until
+/// the other may be trusted with it.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(2);
+const LAST_BACK_OFF: Duration = Duration::from_millis(64);
 /// While all room is taken, what becomes free is gathered for so long, times the workers: a round for many
 /// batches costs little more than one for one, and the fleet's rounds must not grow with the fleet.
 const GATHER: Duration = Duration::from_millis(8);
@@ -64,6 +68,7 @@ impl App {
         if self.settings.role == "admin" && matches!(self.queue, Queue::Memory(_)) {
             return Ok(Duration::ZERO);
         }
+        let mut back_off = FIRST_BACK_OFF;
         for _ in 0..ROUNDS {
             let room = self.room().await?;
             let round = self.store.dispatch(room, self.resend_at(), self.now()).await?;
@@ -76,11 +81,15 @@ impl App {
                     let workers = u32::try_from(room.workers).unwrap_or(u32::MAX);
                     return Ok(GATHER.saturating_mul(workers).min(LONGEST_GATHER));
                 }
-                // Another round is serving the same account.
+                // Another round is serving the same accounts, and will go on with them.
                 Next::Work if round.sent.is_empty() => {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    if back_off > LAST_BACK_OFF {
+                        break;
+                    }
+                    tokio::time::sleep(back_off).await;
+                    back_off *= 2;
                 }
-                Next::Work => {}
+                Next::Work => back_off = FIRST_BACK_OFF,
             }
         }
         Ok(Duration::ZERO)

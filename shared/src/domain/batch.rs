@@ -341,6 +341,22 @@ mod tests {
     use crate::domain::id::Ids;
 
     #[test]
+    fn what_may_be_out_follows_the_pace() {
+        let out = |workers: &[(i64, i64)]| {
+            let capacity = |&(concurrency, pace): &(i64, i64)| Capacity { concurrency, pace };
+            let workers: Vec<Capacity> = workers.iter().map(capacity).collect();
+            Room::of(&workers, 500)
+        };
+        assert_eq!((out(&[]).addresses, out(&[]).workers), (6_000, 1));
+        assert_eq!(out(&[(256, 0)]).addresses, 6_000, "slow: a dozen batches");
+        assert_eq!(out(&[(256, 40_000)]).addresses, 10_000, "a quarter of a second's");
+        assert_eq!(out(&[(256, i64::MAX)]).addresses, 24_000, "fast: 48 batches");
+        assert_eq!(out(&[(10_000, 20_000)]).addresses, 20_000, "twice what is verified at once");
+        let both = out(&[(256, 0), (256, 40_000)]);
+        assert_eq!((both.addresses, both.workers, both.batch), (16_000, 2, 500));
+    }
+
+    #[test]
     fn a_batch_that_keeps_being_lost_is_run_alone_then_halved_then_given_up() {
         let of_40: Vec<Caution> = (4..=13).map(|lost| Caution::of(lost, 40)).collect();
         let alone = [40, 20, 10, 5, 3, 2, 1, 1].map(Caution::Alone);

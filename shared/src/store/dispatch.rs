@@ -182,7 +182,7 @@ impl Store {
     /// any has not.
     async fn ready(&self, standing: &Standing) -> Result<Vec<Ready>> {
         const SQL: &str = "SELECT r.account_id, a.weight, r.turn FROM ready_accounts r
-            JOIN accounts a ON a.id = r.account_id ORDER BY r.turn LIMIT $1";
+            JOIN accounts a ON a.id = r.account_id ORDER BY r.turn LIMIT (SELECT CAST($1 AS BIGINT))";
         let limit = (standing.accounts.len() + NEWCOMERS) as i64;
         read!(self, c => sqlx::query_as(SQL).bind(limit).fetch_all(c).await)
     }

@@ -1,7 +1,7 @@
 //! Repairs: idempotent, safe to run in every worker at once.
 
 use futures::future::join_all;
-use listmill_shared::domain::batch::BatchRef;
+use listmill_shared::domain::batch::{BatchRef, Capacity};
 use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::Held;
@@ -12,6 +12,7 @@ use super::on_both_engines;
 use super::world::{BATCH, START, TTL, World, room};
 
 on_both_engines!(
+    only_workers_that_live_and_can_work_count,
     a_lease_renewed_meanwhile_is_not_taken_back,
     a_lease_that_cannot_be_taken_back_keeps_no_other,
     many_sweepers_reclaim_once,
@@ -130,4 +131,20 @@ async fn a_lease_that_cannot_be_taken_back_keeps_no_other(world: World) {
     let back = world.app.store.reclaim_leases(10, START + TTL + 1).await.expect("reclaim");
     assert_eq!(back, [first.batch, last.batch]);
     assert_eq!(world.balance().await, 90);
+}
+
+async fn only_workers_that_live_and_can_work_count(world: World) {
+    let (store, slow) = (&world.app.store, Capacity { concurrency: 8, pace: 0 });
+    let fast = Capacity { concurrency: 8, pace: 9_000 };
+    store.worker_seen("silent", fast, START, 0).await.expect("seen");
+    store
+        .worker_seen("down", Capacity { concurrency: 0, ..fast }, START + 9, 0)
+        .await
+        .expect("seen");
+    store.worker_seen("quicker by now", slow, START + 8, 0).await.expect("seen");
+    store.worker_seen("quicker by now", fast, START + 9, 0).await.expect("seen");
+    assert_eq!(store.capacities(START + 1).await.expect("capacities"), [fast]);
+    assert_eq!(store.capacities(START).await.expect("capacities").len(), 2);
+    store.worker_seen("quicker by now", slow, START + 9, START + 1).await.expect("seen");
+    assert_eq!(store.capacities(START).await.expect("capacities"), [slow], "the silent is gone");
 }

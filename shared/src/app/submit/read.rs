@@ -154,13 +154,11 @@ pub fn read(
         let mut intake = Intake::new(limits, &mut hand_on);
         let parsed = parse(format, input, &mut intake);
         let Intake { section, submitted, delimiter, .. } = intake;
-        let mut of_file = None;
-        let last = parsed.and_then(|parsed| {
-            of_file = Some(parsed);
-            if submitted == 0 { Err(ReadError::EmptyList) } else { Ok(section) }
+        let last = parsed.and_then(|of_file| match submitted {
+            0 => Err(ReadError::EmptyList),
+            _ => Ok((section, of_file)),
         });
-        let Cut { unique, invalid_syntax } = cutting.finish(last)?;
-        let (header, options) = of_file.unwrap_or_default();
+        let (Cut { unique, invalid_syntax }, (header, options)) = cutting.finish(last)?;
         Ok(Summary {
             submitted,
             unique,
@@ -174,11 +172,11 @@ pub fn read(
 }
 
 /// What a file says beside its rows: the header, if it has one, and the options.
-type Beside = (Option<Vec<u8>>, Options);
+type OfFile = (Option<Vec<u8>>, Options);
 
-fn parse(format: &Format, input: impl Read, intake: &mut Intake) -> Result<Beside, ReadError> {
+fn parse(format: &Format, input: impl Read, intake: &mut Intake) -> Result<OfFile, ReadError> {
     let line_bytes = intake.limits.line_bytes;
-    let (mut header, mut options) = Beside::default();
+    let (mut header, mut options) = OfFile::default();
     match format {
         Format::Json => options = json::read(Guard::for_tokens(input, line_bytes), intake)?,
         Format::Csv { column, delimiter } => {

@@ -121,8 +121,12 @@ impl<'scope, 'env, 'sink: 'scope> Cutting<'scope, 'env, 'sink> {
         }
     }
 
-    /// Cuts what is left. What the cutter failed for came before what the reader failed for.
-    pub(super) fn finish(self, last: Result<Section, ReadError>) -> Result<Cut, ReadError> {
+    /// Cuts what is left, and passes on what comes with it. What the cutter failed for came before what the
+    /// reader failed for.
+    pub(super) fn finish<T>(
+        self,
+        last: Result<(Section, T), ReadError>,
+    ) -> Result<(Cut, T), ReadError> {
         let cutter = match self.beside {
             Some(Beside { sections, thread }) => {
                 drop(sections);
@@ -130,10 +134,10 @@ impl<'scope, 'env, 'sink: 'scope> Cutting<'scope, 'env, 'sink> {
             }
             None => self.here,
         };
-        let last = last?;
+        let (last, with_it) = last?;
         let mut cutter = cutter.ok_or_else(|| ReadError::Io(ErrorKind::BrokenPipe.into()))?;
         cutter.cut(&last)?;
-        cutter.finish()
+        Ok((cutter.finish()?, with_it))
     }
 }
 
