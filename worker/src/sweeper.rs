@@ -1,4 +1,4 @@
-//! The sweeper: every interval, in every worker, repairs what crashes, freezes and lost messages leave.
+//! The sweeper: repairs, every interval, what crashes, freezes and lost messages leave.
 //! Each repair is idempotent; none needs a leader. Each runs in a loop of its own, so that one that is
 //! stuck does not stop the others.
 
