@@ -1,5 +1,6 @@
-//! One dispatcher per process: starts a round of dispatch whenever there is room or work, one round at a
-//! time; what comes meanwhile starts the next. While all room is taken it waits a little between rounds.
+//! One dispatcher per process: sees to it that a round of dispatch follows whenever there is room or work; what
+//! comes meanwhile starts the next. The fleet's rounds are gathered: one that any worker has just begun serves
+//! all, and who comes too soon asks again a little later.
 
 use std::sync::Arc;
 
@@ -20,10 +21,13 @@ impl Dispatcher {
     pub async fn run(&self, app: &App) {
         loop {
             self.0.notified().await;
-            match app.dispatch().await {
-                Ok(wait) => {
+            match app.refill().await {
+                Ok((wait, to_come)) => {
                     app.stuck.got_on("dispatch", "");
                     tokio::time::sleep(wait).await;
+                    if to_come {
+                        self.poke();
+                    }
                 }
                 // The sweeper pokes again.
                 Err(error) => {

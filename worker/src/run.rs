@@ -36,8 +36,11 @@ use crate::processor::Shared;
 use crate::stops::Course;
 use crate::turns::{SOON, Turn, Turns};
 
-/// Finished addresses wait this long at most before they are settled.
+/// Finished addresses wait this long before they are settled; longer where many batches are at work in this
+/// process, or many processes: what is settled must not fall apart into ever more transactions.
 const STEP_AGE: Duration = Duration::from_millis(100);
+const STEP_AGE_EACH: Duration = Duration::from_millis(25);
+const STEP_AGE_LATE: Duration = Duration::from_secs(2);
 /// So many are settled without waiting.
 const STEP_ROWS: usize = 500;
 
@@ -198,7 +201,7 @@ impl Run {
                 self.put_step();
                 step_due = None;
             } else if rows > 0 && step_due.is_none() {
-                step_due = Some(tokio::time::Instant::now() + STEP_AGE);
+                step_due = Some(tokio::time::Instant::now() + shared.step_age());
             }
             let step_at = step_due.unwrap_or_else(tokio::time::Instant::now);
             let next_turn = turn_at.unwrap_or_else(tokio::time::Instant::now);
@@ -443,6 +446,13 @@ fn due(now: Millis, delay: Duration) -> Millis {
 }
 
 impl Shared {
+    /// How long finished addresses of a batch wait for more of it.
+    fn step_age(&self) -> Duration {
+        let batches = u32::try_from(self.leases.count()).unwrap_or(u32::MAX);
+        let age = STEP_AGE_EACH.saturating_mul(batches).clamp(STEP_AGE, STEP_AGE_LATE);
+        self.app.spread(age, STEP_AGE_LATE)
+    }
+
     /// After how many attempts, and when an address with a temporary verdict is due that is set aside
     /// `now`; `None` = no more. One that nobody was asked about has not used up its attempt.
     fn again(&self, verdict: &Verdict, attempts: i16, now: Millis) -> Option<(i16, Millis)> {

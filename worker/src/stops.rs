@@ -12,8 +12,9 @@ use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::task::TaskStatus;
 use tokio::sync::watch;
 
-/// How often SQL is asked.
+/// How often SQL is asked, and in a large fleet at the least.
 const LOOK: Duration = Duration::from_millis(500);
+const LOOK_LATE: Duration = Duration::from_secs(3);
 
 /// How a task's batches go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +44,17 @@ impl Stops {
     /// Listens to notices and asks SQL, until dropped.
     pub async fn watch(&self, app: &App) {
         let mut notices = app.queue.stopped();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::Instant::now();
         loop {
             let asked = tokio::select! {
                 Some(task) = notices.next() => match self.lock().contains_key(&task) {
                     true => vec![task],
                     false => continue,
                 },
-                _ = look.tick() => self.followed(),
+                () = tokio::time::sleep_until(look) => {
+                    look = tokio::time::Instant::now() + app.spread(LOOK, LOOK_LATE);
+                    self.followed()
+                }
             };
             if asked.is_empty() {
                 continue;

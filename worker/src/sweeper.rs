@@ -3,6 +3,7 @@
 //! stuck does not stop the others.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -24,6 +25,9 @@ const AT_ONCE: i64 = 500;
 const RARELY: u32 = 60;
 /// Workers that do a repair in the same round.
 const A_ROUND: u64 = 2;
+/// Workers that do in the same round what each must do for itself, and how many rounds that takes at the most.
+const OWN_A_ROUND: u64 = 20;
+const OWN_ROUNDS: u64 = 5;
 /// A worker not seen for this long is forgotten.
 const SILENT_MS: i64 = 300_000;
 /// A consumer of the queue not heard of for this long is dead.
@@ -55,9 +59,10 @@ pub struct Sweeper<'a> {
 impl Sweeper<'_> {
     /// Sweeps until dropped.
     pub async fn run(&self) {
+        let new = AtomicBool::new(true);
         // Boxed: together they would be a future of many kilobytes. Those in turn any worker may do.
         futures::future::join_all([
-            self.again_and_again("seen", 1, || self.seen()).boxed(),
+            self.again_and_again("seen", 1, || self.still_there(&new)).boxed(),
             self.tell_pace().boxed(),
             self.again_and_again("leases", 1, || self.in_turn(self.expired_leases())).boxed(),
             self.again_and_again("messages", 1, || self.in_turn(self.lost_messages())).boxed(),
@@ -84,8 +89,20 @@ impl Sweeper<'_> {
     }
 
     async fn is_in_turn(&self) -> bool {
+        self.is_turn_of(self.workers().await.div_ceil(A_ROUND))
+    }
+
+    /// Has the turn come to do what each worker does for itself? The more there are, the rarer.
+    async fn is_own_turn(&self) -> bool {
+        self.is_turn_of(self.workers().await.div_ceil(OWN_A_ROUND).min(OWN_ROUNDS))
+    }
+
+    async fn workers(&self) -> u64 {
         let workers = self.app.room().await.map_or(1, |room| room.workers);
-        let turns = u64::try_from(workers).unwrap_or(1).div_ceil(A_ROUND).max(1);
+        u64::try_from(workers).unwrap_or(1).max(1)
+    }
+
+    fn is_turn_of(&self, turns: u64) -> bool {
         let place = self
             .worker
             .name
@@ -125,8 +142,19 @@ impl Sweeper<'_> {
         }
     }
 
-    /// This worker lives, and whoever it makes room for may come. A round of dispatch, too: whatever
+    /// This worker lives; told when it is `new`, and then in its turn. A round of dispatch, too: whatever
     /// started none.
+    async fn still_there(&self, new: &AtomicBool) -> Result<(), StoreError> {
+        if new.load(Ordering::Relaxed) || self.is_own_turn().await {
+            self.seen().await?;
+            new.store(false, Ordering::Relaxed);
+        }
+        if self.is_in_turn().await {
+            self.dispatcher.poke();
+        }
+        Ok(())
+    }
+
     async fn seen(&self) -> Result<(), StoreError> {
         let now = self.app.now();
         let concurrency = match self.health.is_down() {
@@ -135,11 +163,7 @@ impl Sweeper<'_> {
         };
         let name = &self.worker.name;
         let capacity = Capacity { concurrency, pace: self.backlog.pace() as i64 };
-        self.app.store.worker_seen(name, capacity, now, now - SILENT_MS).await?;
-        if self.is_in_turn().await {
-            self.dispatcher.poke();
-        }
-        Ok(())
+        self.app.store.worker_seen(name, capacity, now).await
     }
 
     /// Much faster than the fleet knows: it is told at once.
@@ -209,9 +233,9 @@ impl Sweeper<'_> {
     async fn follow_health(&self) -> Result<(), StoreError> {
         let (app, now) = (self.app, self.app.now());
         if !self.health.is_down() {
-            let resumed = app.store.resume_provided(AT_ONCE, now).await?;
-            if resumed > 0 {
-                tracing::info!(tasks = resumed, "the provider works; tasks go on");
+            let due = self.is_in_turn().await;
+            if due && app.store.resume_provided(AT_ONCE, now).await? > 0 {
+                tracing::info!("the provider works; tasks go on");
                 self.dispatcher.poke();
             }
         } else if app.working_concurrency().await? == 0 {
@@ -226,7 +250,7 @@ impl Sweeper<'_> {
     /// Batches that were set aside and are due come to the worker that did it, past the queue.
     async fn wake(&self) -> Result<(), StoreError> {
         let (app, room) = (self.app, self.lane.capacity() as i64);
-        if room == 0 || self.health.is_down() {
+        if room == 0 || self.health.is_down() || !self.is_own_turn().await {
             return Ok(());
         }
         let (source, now) = (&self.worker.source, app.now());
@@ -299,6 +323,7 @@ impl Sweeper<'_> {
             app.store.drop_ingest(task, now).await?;
         }
         app.store.forget_answers(app.oldest_answer()).await?;
+        app.store.forget_workers(now - SILENT_MS).await?;
         app.store.give_back().await?;
         if app.store.mark_forgotten(AT_ONCE, now).await? > 0 {
             self.dispatcher.poke();

@@ -16,8 +16,11 @@ use crate::store::dispatch::Next;
 
 /// A worker that has not been seen for this long does not count.
 const SILENT_MS: Millis = 30_000;
-/// The fleet is counted so often.
-const COUNTED_MS: Millis = 250;
+/// The fleet is counted so often, and a large one so often at the least.
+const COUNTED: Duration = Duration::from_millis(250);
+const COUNTED_LATE: Duration = Duration::from_secs(2);
+/// So many workers load the database little, each on its own.
+const FEW: i64 = 4;
 /// A message that has been out for so long is looked for in the queue.
 const UNHEARD_MS: Millis = 10_000;
 /// Rounds in a row; then somebody else goes on.
@@ -26,10 +29,9 @@ const ROUNDS: usize = 64;
 /// the other may be trusted with it.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(2);
 const LAST_BACK_OFF: Duration = Duration::from_millis(64);
-/// While all room is taken, what becomes free is gathered for so long, times the workers: a round for many
-/// batches costs little more than one for one, and the fleet's rounds must not grow with the fleet.
-const GATHER: Duration = Duration::from_millis(8);
-const LONGEST_GATHER: Duration = Duration::from_millis(500);
+/// A worker that was told to wait with its round asks again after so long, times the workers.
+const ASK_AGAIN: Duration = Duration::from_millis(8);
+const ASK_AGAIN_LATE: Duration = Duration::from_millis(500);
 
 /// The room that was counted last, and when.
 #[derive(Default)]
@@ -39,9 +41,9 @@ impl App {
     /// What may be out in the whole fleet.
     pub async fn room(&self) -> Result<Room, StoreError> {
         let now = self.now();
-        let known = *self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, room)) = known
-            && (0..COUNTED_MS).contains(&(now - at))
+        let counted = self.spread(COUNTED, COUNTED_LATE).as_millis() as Millis;
+        if let Some((at, room)) = self.known_room()
+            && (0..counted).contains(&(now - at))
         {
             return Ok(room);
         }
@@ -49,6 +51,18 @@ impl App {
         let room = Room::of(&self.store.capacities(now - SILENT_MS).await?, batch);
         *self.room.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, room));
         Ok(room)
+    }
+
+    fn known_room(&self) -> Option<(Millis, Room)> {
+        *self.room.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait between what every process does again and again: `alone` where there are few workers,
+    /// longer the more there are, so that what they ask of the database together does not grow with them.
+    pub fn spread(&self, alone: Duration, most: Duration) -> Duration {
+        let workers = self.known_room().map_or(1, |(_, room)| room.workers);
+        let times = u32::try_from(workers / FEW).unwrap_or(u32::MAX).max(1);
+        alone.saturating_mul(times).min(most.max(alone))
     }
 
     /// Addresses that all living workers verify at once; 0 also when no provider works.
@@ -61,12 +75,25 @@ impl App {
         self.now() + UNHEARD_MS
     }
 
-    /// Sends what there is room for; returns how long to wait with the next round, if only room made
-    /// meanwhile is a reason for it. An operator's command beside an embedded deployment leaves that to
-    /// the deployment, within a second: the queue is in that process.
-    pub async fn dispatch(&self) -> Result<Duration, StoreError> {
+    /// A worker has made room, or found work: a round, unless the fleet has had one just now. Returns how long
+    /// to wait with the next, and whether this one is still to come.
+    pub async fn refill(&self) -> Result<(Duration, bool), StoreError> {
+        let room = self.room().await?;
+        let gather = room.gather();
+        if !self.queue.claim_round(gather).await {
+            let workers = u32::try_from(room.workers).unwrap_or(u32::MAX);
+            let again = ASK_AGAIN.saturating_mul(workers).min(ASK_AGAIN_LATE);
+            return Ok((gather.max(again), true));
+        }
+        let full = self.dispatch().await? == Next::Full;
+        Ok((if full { gather } else { Duration::ZERO }, false))
+    }
+
+    /// Sends what there is room for; tells what the next round would find. An operator's command beside an
+    /// embedded deployment leaves that to the deployment, within a second: the queue is in that process.
+    pub async fn dispatch(&self) -> Result<Next, StoreError> {
         if self.settings.role == "admin" && matches!(self.queue, Queue::Memory(_)) {
-            return Ok(Duration::ZERO);
+            return Ok(Next::Nothing);
         }
         let mut back_off = FIRST_BACK_OFF;
         for _ in 0..ROUNDS {
@@ -76,11 +103,7 @@ impl App {
                 break;
             }
             match round.next {
-                Next::Nothing => break,
-                Next::Full => {
-                    let workers = u32::try_from(room.workers).unwrap_or(u32::MAX);
-                    return Ok(GATHER.saturating_mul(workers).min(LONGEST_GATHER));
-                }
+                Next::Nothing | Next::Full => return Ok(round.next),
                 // Another round is serving the same accounts, and will go on with them.
                 Next::Work if round.sent.is_empty() => {
                     if back_off > LAST_BACK_OFF {
@@ -92,7 +115,7 @@ impl App {
                 Next::Work => back_off = FIRST_BACK_OFF,
             }
         }
-        Ok(Duration::ZERO)
+        Ok(Next::Work)
     }
 
     /// Sends references; tells whether the queue took them. A failure is only logged: the sweeper looks for

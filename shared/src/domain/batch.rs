@@ -11,6 +11,7 @@
 //! nothing to do until `due_at`: what is left of it is set aside.
 
 use std::fmt;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -89,10 +90,16 @@ pub struct Capacity {
 
 /// Full batches that a worker may have out, however slow or fast it is.
 const LEAST_OUT: i64 = 12;
-const MOST_OUT: i64 = 48;
+const MOST_OUT: i64 = 128;
 /// What it starts in so many milliseconds may be out: enough to be gathered, queued, leased and settled in
 /// lumps while the next is under way.
 const WORTH_MS: i64 = 250;
+
+/// What becomes free is gathered for so long at the least, and at the most, before it is given out again.
+const SHORTEST_GATHER: Duration = Duration::from_millis(12);
+const LONGEST_GATHER: Duration = Duration::from_millis(500);
+/// In so many rounds all that is out has come around.
+const ROUNDS: i64 = 16;
 
 /// What may be out in the whole fleet at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +112,8 @@ pub struct Room {
     pub batch: i64,
     /// The workers that live, one at the least.
     pub workers: i64,
+    /// Addresses that they have started in a second lately.
+    pub pace: i64,
 }
 
 impl Room {
@@ -124,7 +133,16 @@ impl Room {
             batches: 2 * concurrency + 128 * workers.len() as i64,
             batch,
             workers: workers.len() as i64,
+            pace: workers.iter().map(|worker| worker.pace).fold(0, i64::saturating_add),
         }
+    }
+
+    /// How long the fleet gathers what becomes free before it gives it out again: a round for many batches
+    /// costs little more than one for one, and what is out must not run short meanwhile.
+    pub fn gather(&self) -> Duration {
+        let lasts = self.addresses.saturating_mul(1_000).checked_div(self.pace).unwrap_or(0);
+        let part = Duration::from_millis(u64::try_from(lasts / ROUNDS).unwrap_or(0));
+        part.clamp(SHORTEST_GATHER, LONGEST_GATHER)
     }
 }
 
@@ -350,10 +368,22 @@ mod tests {
         assert_eq!((out(&[]).addresses, out(&[]).workers), (6_000, 1));
         assert_eq!(out(&[(256, 0)]).addresses, 6_000, "slow: a dozen batches");
         assert_eq!(out(&[(256, 40_000)]).addresses, 10_000, "a quarter of a second's");
-        assert_eq!(out(&[(256, i64::MAX)]).addresses, 24_000, "fast: 48 batches");
+        assert_eq!(out(&[(256, i64::MAX)]).addresses, 64_000, "fast: 128 batches");
         assert_eq!(out(&[(10_000, 20_000)]).addresses, 20_000, "twice what is verified at once");
         let both = out(&[(256, 0), (256, 40_000)]);
         assert_eq!((both.addresses, both.workers, both.batch), (16_000, 2, 500));
+        assert_eq!(both.pace, 40_000);
+    }
+
+    #[test]
+    fn what_becomes_free_is_gathered_for_a_small_part_of_the_time_that_what_is_out_lasts() {
+        let gather = |addresses, pace| {
+            Room { addresses, pace, batches: 100, batch: 500, workers: 1 }.gather().as_millis()
+        };
+        assert_eq!(gather(64_000, 600_000), 12, "fast");
+        assert_eq!(gather(20_000, 20_000), 62);
+        assert_eq!(gather(600_000, 32_000), 500, "many and slow");
+        assert_eq!(gather(6_000, 0), 12, "not known yet");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | `NS:batches` | stream, capped, group `workers` | field `b` = 20 bytes of [`BatchRef`] |
 //! | `NS:first` | likewise | batches that go past the line |
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
+//! | `NS:round` | string, expires | there when a round of dispatch began a moment ago |
 //! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
 //! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
 //! | `NS:line:…` | string | how far turns at a pace are promised (see [`line`]) |
@@ -160,6 +161,15 @@ impl Queue {
         match self {
             Queue::Memory(queue) => queue.wiped(),
             Queue::Redis(queue) => queue.wiped(),
+        }
+    }
+
+    /// May a round of dispatch begin, as none has for `gather`? Where nobody can tell, it may.
+    pub async fn claim_round(&self, gather: Duration) -> bool {
+        match self {
+            // The one process there is waits by itself.
+            Queue::Memory(_) => true,
+            Queue::Redis(queue) => queue.claim_round(gather).await,
         }
     }
 

@@ -56,6 +56,7 @@ pub struct RedisQueue {
     first: Arc<str>,
     usual: Arc<str>,
     channel: Arc<str>,
+    round: Arc<str>,
     namespace: Arc<str>,
     wiped: watch::Sender<u64>,
 }
@@ -71,6 +72,7 @@ impl RedisQueue {
             first: format!("{namespace}:first").into(),
             usual: format!("{namespace}:batches").into(),
             channel: format!("{namespace}:stopped").into(),
+            round: format!("{namespace}:round").into(),
             namespace: namespace.into(),
             wiped: watch::Sender::new(0),
         })
@@ -177,6 +179,16 @@ impl RedisQueue {
         }
         let mut commands = self.commands();
         self.in_time(commands.publish::<_, _, ()>(&*self.channel, &task.0.as_bytes()[..])).await
+    }
+
+    pub(super) async fn claim_round(&self, gather: Duration) -> bool {
+        if self.is_silent() {
+            return true;
+        }
+        let mut command = redis::cmd("SET");
+        command.arg(&*self.round).arg(1).arg("NX").arg("PX").arg(gather.as_millis().max(1) as u64);
+        let claimed = self.in_time(command.query_async::<bool>(&mut self.commands())).await;
+        claimed.unwrap_or(true)
     }
 
     pub(super) async fn ping(&self) -> Result<(), QueueError> {

@@ -130,6 +130,9 @@ impl Store {
     /// Queues what `room` allows, shared fairly; `resend_at`: when the queue is asked whether it still has
     /// the messages.
     pub async fn dispatch(&self, room: Room, resend_at: Millis, now: Millis) -> Result<Round> {
+        if !self.has_ready().await? {
+            return Ok(Round { sent: Vec::new(), next: Next::Nothing });
+        }
         let mut standing = Standing::of(self.out().await?);
         let mut ready = self.ready(&standing).await?;
         let mut round = Round { sent: Vec::new(), next: Next::Work };
@@ -176,6 +179,14 @@ impl Store {
                 FROM batches WHERE state IN (1, 2) GROUP BY task_id) o
             JOIN tasks t ON t.id = o.task_id";
         read!(self, c => sqlx::query_as(SQL).fetch_all(c).await)
+    }
+
+    /// Has anybody work? Most of the time nobody has, and what is out need not be counted.
+    async fn has_ready(&self) -> Result<bool> {
+        const SQL: &str =
+            "SELECT count(*) FROM (SELECT account_id FROM ready_accounts LIMIT 1) one";
+        let any: i64 = read!(self, c => sqlx::query_scalar(SQL).fetch_one(c).await)?;
+        Ok(any > 0)
     }
 
     /// Accounts that have work, those served longest ago first: so many that some of them have nothing out, if

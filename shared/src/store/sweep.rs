@@ -280,23 +280,23 @@ impl Store {
             .fetch_all(c).await)?)
     }
 
-    /// Tells that this worker lives, and what it can do; forgets those long silent.
-    pub async fn worker_seen(
-        &self,
-        name: &str,
-        capacity: Capacity,
-        now: Millis,
-        forget_before: Millis,
-    ) -> Result<()> {
+    /// Tells that this worker lives, and what it can do.
+    pub async fn worker_seen(&self, name: &str, capacity: Capacity, now: Millis) -> Result<()> {
         const SEEN: &str = "INSERT INTO workers (name, concurrency, pace, seen_at)
             VALUES ($1, $2, $3, $4)
             ON CONFLICT (name) DO UPDATE SET concurrency = $2, pace = $3, seen_at = $4";
-        const FORGET: &str = "DELETE FROM workers WHERE seen_at < $1";
         let mut tx = self.begin_unsynced().await?;
         let rows = on!(&mut tx, c => sqlx::query(SEEN).bind(name).bind(capacity.concurrency)
             .bind(capacity.pace).bind(now).execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("worker seen", rows, 1)?;
-        on!(&mut tx, c => sqlx::query(FORGET).bind(forget_before).execute(c).await.map(|_| ()))?;
+        tx.commit().await
+    }
+
+    /// Forgets workers that have been silent since `before`.
+    pub async fn forget_workers(&self, before: Millis) -> Result<()> {
+        const SQL: &str = "DELETE FROM workers WHERE seen_at < $1";
+        let mut tx = self.begin_unsynced().await?;
+        on!(&mut tx, c => sqlx::query(SQL).bind(before).execute(c).await.map(|_| ()))?;
         tx.commit().await
     }
 

@@ -136,15 +136,13 @@ async fn a_lease_that_cannot_be_taken_back_keeps_no_other(world: World) {
 async fn only_workers_that_live_and_can_work_count(world: World) {
     let (store, slow) = (&world.app.store, Capacity { concurrency: 8, pace: 0 });
     let fast = Capacity { concurrency: 8, pace: 9_000 };
-    store.worker_seen("silent", fast, START, 0).await.expect("seen");
-    store
-        .worker_seen("down", Capacity { concurrency: 0, ..fast }, START + 9, 0)
-        .await
-        .expect("seen");
-    store.worker_seen("quicker by now", slow, START + 8, 0).await.expect("seen");
-    store.worker_seen("quicker by now", fast, START + 9, 0).await.expect("seen");
+    store.worker_seen("silent", fast, START).await.expect("seen");
+    store.worker_seen("down", Capacity { concurrency: 0, ..fast }, START + 9).await.expect("seen");
+    store.worker_seen("quicker by now", slow, START + 8).await.expect("seen");
+    store.worker_seen("quicker by now", fast, START + 9).await.expect("seen");
     assert_eq!(store.capacities(START + 1).await.expect("capacities"), [fast]);
     assert_eq!(store.capacities(START).await.expect("capacities").len(), 2);
-    store.worker_seen("quicker by now", slow, START + 9, START + 1).await.expect("seen");
+    store.worker_seen("quicker by now", slow, START + 9).await.expect("seen");
+    store.forget_workers(START + 1).await.expect("forget");
     assert_eq!(store.capacities(START).await.expect("capacities"), [slow], "the silent is gone");
 }

@@ -203,5 +203,5 @@ pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> 
 /// Room for so many full batches.
 pub fn room(batches: i64) -> Room {
     let batch = BATCH as i64;
-    Room { addresses: batches * batch, batches: 1_000, batch, workers: 1 }
+    Room { addresses: batches * batch, batches: 1_000, batch, workers: 1, pace: 0 }
 }

@@ -72,7 +72,7 @@ pub async fn run(bench: &Bench<'_>, args: &ScaleArgs) -> Result<Outcome> {
     let mut first = 0;
     for _ in 0..args.rounds {
         for case in &mut cases {
-            case.runs.push(measure(bench, case, &mut first).await?);
+            case.runs.push(measure(bench, args, case, &mut first).await?);
         }
     }
     let out = &bench.context.output;
@@ -106,13 +106,16 @@ pub async fn run(bench: &Bench<'_>, args: &ScaleArgs) -> Result<Outcome> {
     Ok(Outcome { ok: exact, object })
 }
 
-async fn measure(bench: &Bench<'_>, case: &Case, first: &mut u64) -> Result<Run> {
+async fn measure(bench: &Bench<'_>, args: &ScaleArgs, case: &Case, first: &mut u64) -> Result<Run> {
     let total = bench.load.addresses;
+    let each = args
+        .concurrency
+        .map_or(bench.app.settings.worker_concurrency as u64, |all| all.div_ceil(case.workers));
     let mut workers = Vec::new();
     for _ in 0..case.workers {
-        workers.push(start().context("cannot start a worker")?);
+        workers.push(start(each).context("cannot start a worker")?);
     }
-    let all = case.workers as i64 * bench.app.settings.worker_concurrency as i64;
+    let all = (case.workers * each) as i64;
     let started = Instant::now();
     while bench.app.store.concurrency(bench.app.now() - SEEN).await? < all {
         ensure!(started.elapsed() < START, "{} workers did not start", case.workers);
@@ -147,10 +150,11 @@ async fn measure(bench: &Bench<'_>, case: &Case, first: &mut u64) -> Result<Run>
     })
 }
 
-fn start() -> Result<Child> {
+fn start(concurrency: u64) -> Result<Child> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command.arg("worker").env("LISTMILL_WORKER_BIND", "").kill_on_drop(true);
+    command.env("LISTMILL_WORKER_CONCURRENCY", concurrency.to_string());
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
 }
 
