@@ -1,10 +1,12 @@
 //! Many tasks, many accounts: nobody waits for a crowd, and the work is shared out among accounts.
 //!
 //! - [`behind`]: ten addresses of somebody who has nothing under way, behind crowds of all kinds
+//! - [`fleet`]: what many workers ask of the database together
 //! - [`parts`]: what each of two accounts gets of endless work
 //! - [`waiting`]: what tasks that wait cost the stream, the database, and each other
 
 mod behind;
+mod fleet;
 mod parts;
 mod waiting;
 
