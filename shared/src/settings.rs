@@ -69,6 +69,8 @@ pub struct Settings {
     pub free_list: Option<String>,
     #[serde(deserialize_with = "empty_is_none")]
     pub role_list: Option<String>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub classify_rules: Option<String>,
     #[serde(deserialize_with = "durations")]
     pub retry_delays: Vec<Duration>,
     pub http_url: Secret,

@@ -92,6 +92,7 @@ pub fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
             free: settings.free_list.as_ref().map(PathBuf::from),
             roles: settings.role_list.as_ref().map(PathBuf::from),
         },
+        rules: settings.classify_rules.as_ref().map(PathBuf::from),
         pace: settings.pace.then(|| figured(settings)),
         // Another port means servers of one's own.
         private_hosts: settings.smtp_port != SMTP_PORT,

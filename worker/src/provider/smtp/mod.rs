@@ -4,7 +4,7 @@
 //! ```text
 //! address ─▶ lists ─▶ dns ─▶ walk: hosts in order ─▶ probe ─▶ pool ─▶ session ─▶ connection ─▶ reply
 //!                                                └─ target first, then the random mailbox
-//!                                                                 table: reply ─▶ meaning
+//!                                                              classify: reply ─▶ rule, meaning
 //! ```
 //!
 //! Data: a [`Finding`] is the verdict and its [`Evidence`]. Shared state is what is known of domains
@@ -19,19 +19,22 @@
 
 mod breaker;
 mod catch_all;
+pub mod classify;
 pub(crate) mod connection;
+pub mod fault;
 pub mod figures;
 mod group;
+mod live_rules;
 mod pace;
 mod pool;
 mod probe;
 pub mod reply;
 mod session;
 mod slots;
-pub mod table;
 mod walk;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,16 +55,18 @@ use crate::provider::suggest::suggest;
 use breaker::Breaker;
 pub use breaker::LANDMARKS;
 use catch_all::CatchAlls;
+use classify::own::RulesError;
+use classify::rules::Cause;
+use classify::{Meaning, RuleName};
 use connection::Setup;
+pub use fault::{Fault, FaultKind, MAX_TEXT, Stage};
+use live_rules::LiveRules;
 pub use pool::Limits;
 use pool::Pool;
-use reply::{Reply, ReplyError};
+use reply::Reply;
 use session::{Answer, Recipient};
-use table::Meaning;
 use walk::Outcome;
 
-/// Octets of a server's words that are kept.
-pub const MAX_TEXT: usize = 500;
 /// Chance of delivery when the server accepts the address, but would not say whether it accepts any.
 const SCORE_CATCH_ALL_UNKNOWN: i16 = 80;
 /// Chance of delivery to an accepted role address.
@@ -102,6 +107,8 @@ pub struct Config {
     pub private_hosts: bool,
     /// Lists to use instead of the shipped ones.
     pub lists: ListFiles,
+    /// The operator's rules for replies, above the shipped ones.
+    pub rules: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -128,6 +135,7 @@ impl Default for Config {
             test_every: Duration::from_secs(30),
             private_hosts: false,
             lists: ListFiles::default(),
+            rules: None,
         }
     }
 }
@@ -141,6 +149,14 @@ pub enum SetupError {
     /// Lists.
     #[error(transparent)]
     Lists(#[from] ListError),
+    /// The operator's rules.
+    #[error("classify_rules, {}: {source}", path.display())]
+    Rules {
+        /// Their file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RulesError,
+    },
     /// TLS.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -149,67 +165,14 @@ pub enum SetupError {
     Name(String),
 }
 
-/// How far a check got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Decided without asking anybody.
-    #[default]
-    List,
-    /// DNS.
-    Dns,
-    /// TCP.
-    Connect,
-    /// The server's greeting.
-    Banner,
-    /// EHLO or HELO.
-    Ehlo,
-    /// STARTTLS.
-    Tls,
-    /// MAIL FROM (or RSET before it).
-    Mail,
-    /// RCPT TO.
-    Rcpt,
-}
-
-/// A server that gave no usable answer.
-#[derive(Debug, thiserror::Error)]
-#[error("{stage:?}: {kind}")]
-pub struct Fault {
-    /// When.
-    pub stage: Stage,
-    /// How.
-    pub kind: FaultKind,
-}
-
-/// See [`Fault`].
-#[derive(Debug, thiserror::Error)]
-pub enum FaultKind {
-    #[error("no answer in time")]
-    Timeout,
-    #[error("the server closed the connection")]
-    Closed,
-    #[error("{0}")]
-    Io(std::io::Error),
-    #[error("{0}")]
-    Garbled(ReplyError),
-    #[error("{}", .0.excerpt(MAX_TEXT))]
-    Refused(Reply),
-    #[error("the address needs SMTPUTF8, which the server does not offer")]
-    NoSmtpUtf8,
-}
-
-impl Fault {
-    fn new(stage: Stage, kind: FaultKind) -> Self {
-        Self { stage, kind }
-    }
-}
-
 /// What a verdict rests on; stored as JSON with the result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Evidence {
     /// How far it got.
     pub stage: Stage,
+    /// The rule that says what that means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleName>,
     /// The mail host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mx: Option<Arc<str>>,
@@ -274,6 +237,7 @@ pub struct Smtp {
     setup: Arc<Setup>,
     clock: Clock,
     lists: Arc<LiveLists>,
+    rules: Arc<LiveRules>,
     dns: Arc<Dns>,
     pool: Pool,
     breaker: Arc<Breaker>,
@@ -309,11 +273,13 @@ impl Smtp {
             tls,
         });
         let dns = Arc::new(Dns::new(&config.nameservers, clock.clone())?);
+        classify::warm();
         let test = (config.port, config.landmarks.clone(), config.test_every);
         Ok(Self {
             breaker: Breaker::new(Arc::clone(&setup), Arc::clone(&dns), clock.clone(), test),
             setup,
             lists: LiveLists::load(config.lists.clone(), clock.now())?,
+            rules: LiveRules::load(config.rules.clone(), clock.now())?,
             dns,
             pool: Pool::new(config.limits, config.pace.clone(), pacer, clock.clone()),
             catch_alls: CatchAlls::new(config.catch_all_ttl, clock.clone(), &ids),
@@ -325,7 +291,7 @@ impl Smtp {
     /// Checks a canonical address.
     pub async fn check(&self, address: &str) -> Finding {
         let Some((local, domain, ascii)) = readable(address) else {
-            return decided(Reason::InvalidSyntax, Flags::default());
+            return decided(Cause::Syntax, Flags::default());
         };
         let lists = self.lists.get(&self.clock);
         let flags = Flags {
@@ -336,13 +302,17 @@ impl Smtp {
         };
         let meant = || suggest(domain, &lists).map(|meant| format!("{local}@{meant}"));
         if flags.disposable == Some(true) {
-            let mut finding = decided(Reason::Disposable, flags);
+            let mut finding = decided(Cause::Disposable, flags);
             finding.verdict.did_you_mean = meant();
             return finding;
         }
         let mut evidence = Evidence::default();
         let outcome = self.walk(Recipient { local, domain: &ascii }, &mut evidence).await;
         let mut verdict = conclude(&outcome, flags, &evidence);
+        evidence.rule = Some(match verdict.reason {
+            Reason::CatchAll => Cause::CatchAll.into(),
+            _ => outcome.meaning.rule,
+        });
         if verdict.reason != Reason::Accepted {
             // A mailbox that is there needs no other suggestion.
             verdict.did_you_mean = meant();
@@ -378,12 +348,14 @@ fn readable(address: &str) -> Option<(&str, &str, std::borrow::Cow<'_, str>)> {
     (safe && !local.is_empty() && !ascii.is_empty()).then_some((local, domain, ascii))
 }
 
-fn decided(reason: Reason, flags: Flags) -> Finding {
-    Finding { verdict: Verdict { flags, ..Verdict::of(reason) }, evidence: Evidence::default() }
+fn decided(cause: Cause, flags: Flags) -> Finding {
+    let Meaning { reason, rule, .. } = cause.into();
+    let evidence = Evidence { rule: Some(rule), ..Evidence::default() };
+    Finding { verdict: Verdict { flags, ..Verdict::of(reason) }, evidence }
 }
 
 fn conclude(outcome: &Outcome, flags: Flags, evidence: &Evidence) -> Verdict {
-    let Meaning { reason, temporary } = outcome.meaning;
+    let Meaning { reason, temporary, certainty, .. } = outcome.meaning;
     let reason = match (reason, outcome.catch_all) {
         (Reason::Accepted, Some(true)) => Reason::CatchAll,
         _ => reason,
@@ -392,7 +364,7 @@ fn conclude(outcome: &Outcome, flags: Flags, evidence: &Evidence) -> Verdict {
     let score = match (reason, outcome.catch_all) {
         (Reason::Accepted, None) => SCORE_CATCH_ALL_UNKNOWN,
         (Reason::Accepted, _) if role => SCORE_ROLE,
-        _ => reason.score(),
+        _ => certainty.score(reason),
     };
     let accepted = matches!(reason, Reason::Accepted | Reason::CatchAll);
     let mailbox = |is: Reason| match reason == is {

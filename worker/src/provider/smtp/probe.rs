@@ -13,12 +13,13 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use super::catch_all::CatchAll;
+use super::classify::rules::Cause;
+use super::classify::{Meaning, is_limit, is_too_much};
 use super::connection::Connection;
 use super::group::Group;
 use super::pace::PutOff;
 use super::pool::{Host, Several};
 use super::session::{Answer, Recipient, Session};
-use super::table::{Meaning, is_limit, is_too_much, of_fault, of_reply};
 use super::walk::{Budget, Outcome, is_public};
 use super::{Evidence, Fault, FaultKind, Smtp, Stage};
 
@@ -69,7 +70,7 @@ impl Smtp {
         seen.stage = Stage::Connect;
         if !self.config.private_hosts && !is_public(ip) {
             seen.note_text("the mail host's address is not a public one");
-            return Err(Meaning { reason: Reason::NoConnect, temporary: false }.into());
+            return Err(Cause::NotPublic.into());
         }
         let name = seen.mx.clone().unwrap_or_default();
         let address = SocketAddr::new(ip, self.config.port);
@@ -83,10 +84,10 @@ impl Smtp {
         };
         if place.host.is_down(&self.clock) {
             seen.note_text("nobody was there a moment ago");
-            return Err(Meaning { reason: Reason::NoConnect, temporary: true }.into());
+            return Err(Cause::NoConnect.into());
         }
         let asked = self.ask_target(&place, to, budget, &mut patience, seen).await;
-        let (session, answer) = match asked {
+        let (session, answer, meaning) = match asked {
             Ok(asked) => asked,
             Err(Unanswered::PutOff(put_off)) => return note_put_off(put_off, seen),
             Err(Unanswered::Fault(fault)) => {
@@ -94,7 +95,7 @@ impl Smtp {
                     place.group.refused();
                 }
                 seen.note_fault(&fault);
-                return Err(of_fault(&fault).into());
+                return Err(self.rules.get(&self.clock).of_fault(&fault).into());
             }
         };
         seen.note(&answer);
@@ -102,10 +103,9 @@ impl Smtp {
             true => place.group.refused(),
             false => place.group.answered(),
         }
-        let meaning = of_reply(answer.stage, &answer.reply);
         // It wants to be left alone, or not to be asked by us: no more over this connection.
         let mut session = Some(session);
-        if answer.reply.code == 421 || meaning.reason == Reason::Blocked {
+        if answer.reply.code == 421 || meaning.is_about_us() {
             session.take().into_iter().for_each(|session| place.group.dismiss(session));
         }
         let catch_all = match meaning.reason {
@@ -124,7 +124,7 @@ impl Smtp {
         }
     }
 
-    /// An answer about `to` that can be believed, and the session that gave it.
+    /// An answer about `to` that can be believed, what it means, and the session that gave it.
     async fn ask_target(
         &self,
         place: &Place,
@@ -132,7 +132,7 @@ impl Smtp {
         budget: &mut Budget,
         patience: &mut Budget,
         seen: &mut Evidence,
-    ) -> Result<(Session, Answer), Unanswered> {
+    ) -> Result<(Session, Answer, Meaning), Unanswered> {
         let Place { host, group } = place;
         // Set when only the first recipient of a new session will do.
         let mut fresh = host.several() == Several::FirstOnly;
@@ -163,7 +163,7 @@ impl Smtp {
                 Err(fault) if reused && is_old_news(&fault) && !budget.left.is_zero() => continue,
                 Err(fault) => return Err(fault.into()),
             };
-            let meaning = of_reply(answer.stage, &answer.reply);
+            let meaning = self.rules.get(&self.clock).of_reply(answer.stage, &answer.reply);
             let later = session.recipients() > 1;
             if later && answer.reply.code == 421 {
                 continue;
@@ -180,16 +180,16 @@ impl Smtp {
                 continue;
             }
             if later
-                && is_doubtful(host, &session, meaning)
-                && !is_cleared(host, meaning, budget, &mut doubt).await
+                && is_doubtful(host, &session, &meaning)
+                && !is_cleared(host, &meaning, budget, &mut doubt).await
             {
                 group.dismiss(session);
                 doubted = Some(meaning);
                 fresh = true;
                 continue;
             }
-            self.learn(host, to.domain, later, doubted, meaning).await;
-            return Ok((session, answer));
+            self.learn(host, to.domain, later, doubted, &meaning).await;
+            return Ok((session, answer, meaning));
         }
     }
 
@@ -200,11 +200,11 @@ impl Smtp {
         domain: &str,
         later: bool,
         doubted: Option<Meaning>,
-        now: Meaning,
+        now: &Meaning,
     ) {
         match doubted {
             Some(before) if before.reason == now.reason => host.learn(Several::Sound),
-            Some(before) if before.reason != Reason::Blocked && now.reason == Reason::Accepted => {
+            Some(before) if !before.is_about_us() && now.reason == Reason::Accepted => {
                 host.learn(Several::FirstOnly);
                 // The random mailbox came second, too.
                 self.catch_alls.forget(domain).await;
@@ -321,9 +321,12 @@ impl Smtp {
             Err(fault) => return unusable(&fault),
         };
         let said = answer.reply.excerpt(RANDOM_TEXT);
-        let accepts_all = match of_reply(answer.stage, &answer.reply).reason {
+        let meaning = self.rules.get(&self.clock).of_reply(answer.stage, &answer.reply);
+        let accepts_all = match meaning.reason {
             Reason::Accepted => Some(true),
             Reason::MailboxNotFound | Reason::MailboxDisabled => Some(false),
+            // It has just taken the target, from us: what else could be the matter?
+            Reason::Blocked if meaning.is_bare() => Some(false),
             _ => None,
         };
         if accepts_all == Some(true) && own.recipients() > 1 {
@@ -340,8 +343,7 @@ impl Smtp {
 fn note_put_off(put_off: PutOff, seen: &mut Evidence) -> Result<Outcome, Outcome> {
     seen.note_text(put_off.text());
     metrics::counter!("listmill_put_off_total", "why" => put_off.name()).increment(1);
-    let meaning = Meaning { reason: Reason::SmtpUnavailable, temporary: true };
-    let outcome = Outcome { again_in: put_off.again_in(), ..meaning.into() };
+    let outcome = Outcome { again_in: put_off.again_in(), ..Cause::PutOff.into() };
     match put_off {
         // Not to the next host: a backup often takes everything, and is not there for us.
         PutOff::Paced(_) | PutOff::Busy => Ok(outcome),
@@ -360,14 +362,22 @@ fn is_old_news(fault: &Fault) -> bool {
 }
 
 /// May this be said because the recipient was not the first of its session?
-fn is_doubtful(host: &Host, session: &Session, meaning: Meaning) -> bool {
-    match meaning.reason {
-        // Too many unknown recipients may have turned the server against the session.
-        Reason::Blocked => true,
-        _ if host.several() != Several::Unknown => false,
-        _ if meaning.temporary => session.has_accepted(),
-        reason => reason.status() == Status::Undeliverable,
+fn is_doubtful(host: &Host, session: &Session, meaning: &Meaning) -> bool {
+    // Too many unknown recipients may have turned the server against the session.
+    if meaning.is_about_us() {
+        return true;
     }
+    host.several() == Several::Unknown
+        && match meaning.temporary {
+            true => session.has_accepted(),
+            false => is_rejection(meaning),
+        }
+}
+
+/// Is the recipient turned away, or may it be? A host that gives no reasons is treated as one that
+/// names the mailbox, so that it is not asked about each address twice.
+fn is_rejection(meaning: &Meaning) -> bool {
+    meaning.reason.status() == Status::Undeliverable || meaning.is_bare()
 }
 
 /// Does somebody else find out in time that this host judges later recipients like first ones? That
@@ -375,11 +385,11 @@ fn is_doubtful(host: &Host, session: &Session, meaning: Meaning) -> bool {
 /// doubts after it waits for that.
 async fn is_cleared(
     host: &Host,
-    meaning: Meaning,
+    meaning: &Meaning,
     budget: &mut Budget,
     doubt: &mut Option<OwnedMutexGuard<()>>,
 ) -> bool {
-    if meaning.reason.status() != Status::Undeliverable {
+    if !is_rejection(meaning) {
         return false;
     }
     if doubt.is_none() {

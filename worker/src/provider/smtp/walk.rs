@@ -13,13 +13,14 @@ use std::time::Duration;
 use listmill_shared::domain::verdict::Reason;
 use tokio::time::{Instant, timeout};
 
+use super::classify::Meaning;
+use super::classify::rules::Cause;
 use super::session::Recipient;
-use super::table::Meaning;
 use super::{Evidence, Smtp, Stage};
 use crate::provider::dns::{Failed, MailHost, Route, order};
 
 /// What was found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     /// What the last answer means.
     pub meaning: Meaning,
@@ -31,12 +32,14 @@ pub struct Outcome {
 
 impl Outcome {
     /// Nobody was asked, or is to be believed, before this long.
-    pub fn put_off(reason: Reason, again_in: Duration) -> Self {
-        Self {
-            meaning: Meaning { reason, temporary: true },
-            catch_all: None,
-            again_in: Some(again_in),
-        }
+    pub fn put_off(cause: Cause, again_in: Duration) -> Self {
+        Self { again_in: Some(again_in), ..cause.into() }
+    }
+}
+
+impl From<Cause> for Outcome {
+    fn from(cause: Cause) -> Self {
+        Meaning::from(cause).into()
     }
 }
 
@@ -96,7 +99,7 @@ impl Failures {
         let (meaning, found) = self.worst.unwrap_or_else(|| {
             let mut evidence = Evidence { stage: Stage::Dns, ..Evidence::default() };
             evidence.note_text("no mail host has an address");
-            (Meaning { reason: Reason::NoMx, temporary: false }, evidence)
+            (Cause::NoAddress.into(), evidence)
         });
         *evidence = Evidence { tried: self.tried, ..found };
         // One host that may be better later is enough.
@@ -111,13 +114,13 @@ impl Smtp {
         if let Some(again_in) = self.breaker.again_in() {
             evidence.stage = Stage::Connect;
             evidence.note_text("not asked: mail hosts cannot be found or reached from here");
-            return Outcome::put_off(Reason::NoConnect, again_in);
+            return Outcome::put_off(Cause::NetworkDown, again_in);
         }
         let outcome = self.walk_hosts(to, evidence).await;
         match self.breaker.again_in() {
             // It was our network, or our resolver.
             Some(again_in) if is_ours(&outcome, evidence) => {
-                Outcome::put_off(Reason::NoConnect, again_in)
+                Outcome::put_off(Cause::NetworkDown, again_in)
             }
             _ => outcome,
         }
@@ -133,9 +136,9 @@ impl Smtp {
         }
         let hosts = match hosts_of(route) {
             Ok(hosts) => hosts,
-            Err((meaning, text)) => {
+            Err((cause, text)) => {
                 evidence.note_text(&text);
-                return meaning.into();
+                return cause.into();
             }
         };
         let mut failures = Failures::default();
@@ -154,7 +157,7 @@ impl Smtp {
                 Err(failed) => {
                     let mut seen = at_host;
                     seen.note_text(&failed.text);
-                    failures.add(dns_meaning(&failed).into(), seen);
+                    failures.add(cause_of(&failed).into(), seen);
                     continue;
                 }
             };
@@ -179,19 +182,15 @@ impl Smtp {
 }
 
 /// Where to go, or why nowhere. `None`: DNS took all the time there was.
-fn hosts_of(route: Option<Route>) -> Result<Arc<[MailHost]>, (Meaning, Arc<str>)> {
-    let settled = |reason| Meaning { reason, temporary: false };
+fn hosts_of(route: Option<Route>) -> Result<Arc<[MailHost]>, (Cause, Arc<str>)> {
     match route {
         Some(Route::Hosts(hosts)) => Ok(hosts),
-        Some(Route::NoDomain) => Err((settled(Reason::NoDomain), "no such domain".into())),
+        Some(Route::NoDomain) => Err((Cause::NoDomain, "no such domain".into())),
         Some(Route::NullMx) => {
-            Err((settled(Reason::NoMx), "the domain says that it takes no mail (null MX)".into()))
+            Err((Cause::NullMx, "the domain says that it takes no mail (null MX)".into()))
         }
-        Some(Route::Failed(failed)) => Err((dns_meaning(&failed), failed.text)),
-        None => {
-            let meaning = Meaning { reason: Reason::Timeout, temporary: true };
-            Err((meaning, "no answer from DNS in time".into()))
-        }
+        Some(Route::Failed(failed)) => Err((cause_of(&failed), failed.text)),
+        None => Err((Cause::DnsNoAnswer, "no answer from DNS in time".into())),
     }
 }
 
@@ -201,9 +200,8 @@ fn is_ours(outcome: &Outcome, evidence: &Evidence) -> bool {
     late || outcome.meaning.reason == Reason::NoConnect
 }
 
-fn dns_meaning(failed: &Failed) -> Meaning {
-    let reason = if failed.timeout { Reason::Timeout } else { Reason::NoConnect };
-    Meaning { reason, temporary: true }
+fn cause_of(failed: &Failed) -> Cause {
+    if failed.timeout { Cause::DnsNoAnswer } else { Cause::DnsFailed }
 }
 
 /// Mail hosts elsewhere on the internet are; an MX record that leads into our own network is a
@@ -236,6 +234,8 @@ pub fn is_public(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::classify::of_reply;
+    use super::super::reply::Reply;
     use super::*;
 
     #[test]
@@ -266,32 +266,32 @@ mod tests {
     #[test]
     fn the_most_telling_failure_wins() {
         let mut failures = Failures::default();
-        let meaning = |reason, temporary| Meaning { reason, temporary };
-        for (reason, temporary, code) in [
-            (Reason::NoConnect, true, None),
-            (Reason::Timeout, true, None),
-            (Reason::NoConnect, true, None),
-            (Reason::Blocked, false, Some(554)),
+        let refused = of_reply(Stage::Banner, &Reply::new(554, "5.7.1 go away".into()));
+        for (meaning, code) in [
+            (Cause::NoConnect.into(), None),
+            (Cause::NoAnswer.into(), None),
+            (Cause::NoConnect.into(), None),
+            (refused.clone(), Some(554)),
         ] {
             let evidence = Evidence { code, ..Evidence::default() };
-            failures.add(meaning(reason, temporary).into(), evidence);
+            failures.add(meaning.into(), evidence);
         }
         let mut evidence = Evidence::default();
         let outcome = failures.outcome(&mut evidence);
-        assert_eq!(outcome.meaning, meaning(Reason::Blocked, true));
+        assert_eq!(outcome.meaning, Meaning { temporary: true, ..refused });
         assert_eq!(evidence.code, Some(554));
     }
 
     #[test]
     fn nobody_was_asked_only_if_no_host_was() {
-        let put_off = |s| Outcome::put_off(Reason::SmtpUnavailable, Duration::from_secs(s));
-        let asked = Outcome::from(Meaning { reason: Reason::Timeout, temporary: true });
+        let put_off = |s| Outcome::put_off(Cause::PutOff, Duration::from_secs(s));
+        let asked = || Outcome::from(Cause::NoAnswer);
         for (failed, again_in) in [
             (vec![put_off(5)], Some(5)),
             (vec![put_off(5), put_off(3), put_off(9)], Some(3)),
-            (vec![asked, put_off(3)], None),
-            (vec![put_off(3), asked, put_off(3)], None),
-            (vec![asked], None),
+            (vec![asked(), put_off(3)], None),
+            (vec![put_off(3), asked(), put_off(3)], None),
+            (vec![asked()], None),
         ] {
             let mut failures = Failures::default();
             failed.into_iter().for_each(|f| failures.add(f, Evidence::default()));
