@@ -137,8 +137,9 @@ pub fn to_json(value: &impl Serialize) -> String {
 pub struct Evident<'a> {
     #[serde(flatten)]
     pub result: ResultView<'a>,
-    /// What the verdict rests on: the server that was asked, what it said, at which stage. Its fields
-    /// differ by provider; null where nothing was kept.
+    /// What the verdict rests on: the server that was asked, what it said, at which stage, and the rule
+    /// (`docs/VERDICTS.md`) that says what that means. Its fields differ by provider; null where nothing
+    /// was kept.
     pub evidence: Option<serde_json::Value>,
 }
 

@@ -110,6 +110,9 @@ pub fn show(out: &Output, row: &Value) {
         (None, Some(code)) => out.say(format!("  it said: {code}")),
         (None, None) => {}
     }
+    if let Some(rule) = evidence["rule"].as_str() {
+        out.say(format!("  rule: {rule}"));
+    }
     if let Some(random) = evidence["random"].as_str() {
         out.say(format!("  a made-up name at this domain: {random}"));
     }
