@@ -134,6 +134,7 @@ Examples:
   listmill bench crowd                               waits behind other people's lists
   listmill bench scale --addresses 1000000           more and more workers
   listmill bench full --addresses 100000000 --tasks 10000   a database that has grown
+  listmill bench classify                            replies of mail servers, without any
 
 The engine is measured against mail servers of the bench's own, on loopback (Linux). Bench and
 deployment share the settings that lead there:
@@ -205,6 +206,8 @@ pub enum BenchMode {
     Full(FullArgs),
     /// The pipeline with the smtp provider, against mail servers of its own on loopback
     Engine(EngineArgs),
+    /// What it costs to tell what a mail server's reply means; needs no deployment
+    Classify,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -5,6 +5,7 @@
 //! `LISTMILL_RATE_LIMITS` need not be off. What was made is removed at the end, also after Ctrl-C:
 //! tasks are erased and keys deleted through the API; the accounts stay, with their books.
 
+mod classify;
 mod crowd;
 mod engine;
 mod full;
@@ -92,6 +93,9 @@ struct Target {
 }
 
 pub async fn run(context: Context, args: BenchArgs) -> Result<ExitCode> {
+    if matches!(args.mode, Some(BenchMode::Classify)) {
+        return report(&context, classify::run(&context.output));
+    }
     let load = args.load;
     ensure!(load.tasks <= load.addresses, "--tasks: more tasks than addresses");
     ensure!(load.accounts <= load.tasks, "--accounts: more accounts than tasks");
@@ -125,7 +129,11 @@ pub async fn run(context: Context, args: BenchArgs) -> Result<ExitCode> {
         bench.clean().await;
     }
     target.close().await?;
-    let Outcome { ok, mut object } = measured?;
+    report(&context, measured?)
+}
+
+fn report(context: &Context, outcome: Outcome) -> Result<ExitCode> {
+    let Outcome { ok, mut object } = outcome;
     object["ok"] = json!(ok);
     context.output.object(&object)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -211,6 +219,7 @@ impl Bench<'_> {
             Some(BenchMode::Scale(args)) => scale::run(self, args).await,
             Some(BenchMode::Full(args)) => full::run(self, args).await,
             Some(BenchMode::Engine(args)) => engine::run(self, args).await,
+            Some(BenchMode::Classify) => Ok(classify::run(&self.context.output)),
         }
     }
 
