@@ -1,8 +1,16 @@
-//! What must hold of the reply parser whatever it is fed. Used by the fuzz target and by the test
-//! that replays the corpus; both have the parser's module as `reply` beside this one.
+//! What must hold of the reply parser, and of the classifier behind it, whatever they are fed. Used by
+//! the fuzz target and by the test that replays the corpus; both have the modules `reply`, `classify`
+//! and `fault` beside this one.
 //!
 //! Input: two octets choose how the rest is cut into pieces; the rest comes from the server.
 
+use std::sync::LazyLock;
+
+use listmill_shared::domain::verdict::Status;
+
+use super::classify::own::OwnRules;
+use super::classify::{Classifier, is_limit, is_too_much};
+use super::fault::Stage;
 use super::reply::{MAX_LINE, MAX_REPLY, Parser, Reply, ReplyError};
 
 /// Largest piece of the chosen cuts, beyond what one read of a connection takes.
@@ -11,6 +19,18 @@ const LARGEST: usize = 2048;
 const EXCERPT: usize = 500;
 /// A replacement character for every octet of the last line.
 const SLACK: usize = 3 * MAX_LINE;
+
+/// Where replies come from.
+const STAGES: &[Stage] = &[Stage::Banner, Stage::Ehlo, Stage::Tls, Stage::Mail, Stage::Rcpt];
+
+/// With rules of an operator's that much of the corpus meets.
+static OWN: LazyLock<Classifier> = LazyLock::new(|| {
+    let rules = "[[rule]]\nname = \"a\"\ncode = \"55x\"\nwords = [\"user\", \"no\"]\n\
+                 reason = \"mailbox_not_found\"\n\
+                 [[rule]]\nname = \"b\"\nstages = [\"connect\", \"mail\"]\ncode = \"4xx\"\n\
+                 reason = \"greylisted\"\ntemporary = true\n";
+    Classifier::with(OwnRules::parse(rules).expect("rules"))
+});
 
 /// All replies, and why there are no more; panics where an invariant does not hold.
 type Outcome = (Vec<Reply>, Option<ReplyError>);
@@ -30,6 +50,27 @@ pub fn check(data: &[u8]) {
     });
     assert_eq!(whole, single, "one octet at a time");
     assert_eq!(whole, chosen, "in pieces");
+    whole.0.iter().for_each(classify);
+}
+
+fn classify(reply: &Reply) {
+    for &stage in STAGES {
+        for classifier in [Classifier::shipped(), &*OWN] {
+            let meaning = classifier.of_reply(stage, reply);
+            let (status, class) = (meaning.reason.status(), reply.code / 100);
+            let said = || format!("{stage:?} {reply:?}: {meaning:?}");
+            match status {
+                Status::Deliverable => assert!(stage == Stage::Rcpt && class == 2, "{}", said()),
+                Status::Undeliverable => assert!(stage == Stage::Rcpt && class == 5, "{}", said()),
+                Status::Risky => assert!(stage == Stage::Rcpt && class > 3, "{}", said()),
+                Status::Unknown => assert!(stage != Stage::Rcpt || class != 2, "{}", said()),
+            }
+            let score = meaning.certainty.score(meaning.reason);
+            assert!((0..=100).contains(&score), "{score}: {}", said());
+            assert_eq!(classifier.of_reply(stage, reply), meaning);
+        }
+    }
+    let _ = (is_limit(reply), is_too_much(reply));
 }
 
 fn parse(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Outcome {

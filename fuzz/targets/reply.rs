@@ -1,10 +1,16 @@
-//! The SMTP reply parser, fed with bytes that nobody vouches for. The parser's own source file is
-//! built here, without the rest of the product: it needs nothing of it.
+//! The SMTP reply parser and the classifier behind it, fed with bytes that nobody vouches for. Their
+//! own source files are built here, without the rest of the product: they need nothing of it.
 
 #![no_main]
 
 #[path = "../check_reply.rs"]
 mod check;
+#[path = "../../worker/src/provider/smtp/classify/mod.rs"]
+#[allow(dead_code)]
+mod classify;
+#[path = "../../worker/src/provider/smtp/fault.rs"]
+#[allow(dead_code)]
+mod fault;
 #[path = "../../worker/src/provider/smtp/reply.rs"]
 #[allow(dead_code)]
 mod reply;

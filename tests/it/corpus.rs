@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use listmill_worker::provider::smtp::reply;
+use listmill_worker::provider::smtp::{classify, fault, reply};
 
 #[path = "../../fuzz/check_block.rs"]
 mod check_block;
