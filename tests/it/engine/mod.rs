@@ -14,5 +14,6 @@ mod pace;
 pub mod server;
 mod servers;
 mod sessions;
+mod words;
 pub mod world;
 pub mod zone;
