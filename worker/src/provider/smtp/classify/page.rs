@@ -1,6 +1,9 @@
 //! `docs/VERDICTS.md` against the code: its tables are made here, and compared.
 
+use listmill_shared::domain::verdict::Reason;
+
 use super::super::fault::Stage::{Banner, Ehlo, Mail, Rcpt};
+use super::Certainty;
 use super::rules::{Cause, RULES, Rule};
 use super::words::Set;
 
@@ -101,4 +104,18 @@ fn the_page_shows_the_rules_of_the_code() {
 fn the_page_shows_what_was_measured() {
     let table = super::judged::matrix(&super::judged::all());
     assert!(PAGE.contains(&table), "docs/VERDICTS.md should hold this:\n{table}");
+}
+
+#[test]
+fn the_page_shows_the_scores() {
+    for (verdict, reason) in [
+        ("risky `mailbox_full`", Reason::MailboxFull),
+        ("undeliverable `mailbox_disabled`", Reason::MailboxDisabled),
+        ("undeliverable `mailbox_not_found` and others", Reason::MailboxNotFound),
+    ] {
+        let all = [Certainty::Sure, Certainty::Likely, Certainty::Guess];
+        let [sure, likely, guess] = all.map(|certainty| certainty.score(reason));
+        let row = format!("| {verdict} | {sure} | {likely} | {guess} |");
+        assert!(PAGE.contains(&row), "docs/VERDICTS.md should hold this:\n{row}");
+    }
 }

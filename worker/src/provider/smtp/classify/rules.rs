@@ -262,7 +262,7 @@ pub const RULES: &[Rule] = &[
 
 /// What leads to a verdict without a usable reply. Its name stands in a rule's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "`why` says it")]
+#[allow(missing_docs, reason = "`why` says it")]
 pub enum Cause {
     Syntax,
     Disposable,
