@@ -13,15 +13,15 @@ const AT_ONCE: usize = 1_000;
 /// How soon those are tried again that could not be extended.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Leases by fence; each with the token that is cancelled when it is lost.
+/// Leases, each with the token that is cancelled when it is lost.
 #[derive(Default)]
-pub struct Leases(Mutex<HashMap<i64, (Held, CancellationToken)>>);
+pub struct Leases(Mutex<HashMap<Held, CancellationToken>>);
 
 impl Leases {
     /// Registers a lease; the token is cancelled when it turns out to be lost.
     pub fn insert(&self, held: Held) -> CancellationToken {
         let lost = CancellationToken::new();
-        self.lock().insert(held.token, (held, lost.clone()));
+        self.lock().insert(held, lost.clone());
         metrics::gauge!("listmill_leases").increment(1.0);
         lost
     }
@@ -32,15 +32,15 @@ impl Leases {
     }
 
     /// Forgets a lease that has ended.
-    pub fn remove(&self, token: i64) {
-        if self.lock().remove(&token).is_some() {
+    pub fn remove(&self, held: Held) {
+        if self.lock().remove(&held).is_some() {
             metrics::gauge!("listmill_leases").decrement(1.0);
         }
     }
 
     /// Tells the holder of a lease that it is not ours any more.
-    pub fn lose(&self, token: i64) {
-        if let Some((held, lost)) = self.lock().get(&token) {
+    pub fn lose(&self, held: Held) {
+        if let Some(lost) = self.lock().get(&held) {
             if !lost.is_cancelled() {
                 tracing::debug!(batch = ?held.batch, "lease lost");
                 metrics::counter!("listmill_leases_lost_total").increment(1);
@@ -54,7 +54,7 @@ impl Leases {
         let every = app.settings.lease_ttl / 3;
         loop {
             tokio::time::sleep(every).await;
-            let mut held: Vec<Held> = self.lock().values().map(|(held, _)| *held).collect();
+            let mut held: Vec<Held> = self.lock().keys().copied().collect();
             // What somebody is just writing, or could not be reached, comes again soon.
             let tries = (every.as_millis() / AGAIN.as_millis()).max(1);
             for _ in 0..tries {
@@ -75,7 +75,7 @@ impl Leases {
             match app.store.renew(some, until).await {
                 Ok(renewed) => {
                     app.stuck.got_on("renew", "");
-                    renewed.lost.iter().for_each(|held| self.lose(held.token));
+                    renewed.lost.iter().for_each(|held| self.lose(*held));
                     later.extend(renewed.later);
                 }
                 Err(error) => {
@@ -88,7 +88,7 @@ impl Leases {
         later
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, (Held, CancellationToken)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Held, CancellationToken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -82,9 +82,10 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, share: Share) {
 /// Works on a leased batch; if that panics, the lease is given back at once.
 async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, share: Share) {
     let (batch, account, token) = (lease.batch, lease.account, lease.token);
-    let lost = shared.leases.insert(Held { batch, token });
+    let held = Held { batch, token };
+    let lost = shared.leases.insert(held);
     let worked = AssertUnwindSafe(work_on(shared, lease, permit, share, lost)).catch_unwind().await;
-    shared.leases.remove(token);
+    shared.leases.remove(held);
     if worked.is_err() {
         // The panic hook has told where.
         tracing::error!(?batch, "the worker panicked on this batch; it goes back to work");

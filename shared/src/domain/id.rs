@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
@@ -75,7 +76,11 @@ id!(/// A single verification.
 
 /// Source of ids, secrets and fences.
 #[derive(Clone)]
-pub struct Ids(Source);
+pub struct Ids {
+    source: Source,
+    /// The number given last.
+    last: Arc<AtomicI64>,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -86,18 +91,22 @@ enum Source {
 impl Ids {
     /// The operating system's randomness.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self::of(Source::System)
     }
 
     /// The same sequence for the same seed; for tests.
     pub fn seeded(seed: u64) -> Self {
-        Self(Source::Seeded(Arc::new(Mutex::new(seed))))
+        Self::of(Source::Seeded(Arc::new(Mutex::new(seed))))
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, last: Arc::default() }
     }
 
     /// Random bytes fit for secrets.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut out = [0; N];
-        match &self.0 {
+        match &self.source {
             Source::System => getrandom::fill(&mut out)
                 .expect("the operating system gives randomness, or nothing here is safe"),
             Source::Seeded(state) => {
@@ -116,10 +125,16 @@ impl Ids {
         uuid::Builder::from_unix_timestamp_millis(now.max(0) as u64, &random).into_uuid()
     }
 
-    /// A fence or step number: positive, ordered by time, unique in practice.
+    /// A fence or step number: positive, ordered by time, never given twice by one process, and hardly ever by
+    /// two: those of a millisecond follow each other from a random one on.
     pub fn number(&self, now: Millis) -> i64 {
-        let random = u32::from_le_bytes(self.bytes()) & 0x3f_ffff;
-        ((now & 0x1ff_ffff_ffff) << 22) | i64::from(random)
+        let random = u32::from_le_bytes(self.bytes()) & 0x1f_ffff;
+        let first = ((now & 0x1ff_ffff_ffff) << 22) | i64::from(random);
+        let next = |last: i64| if first >> 22 > last >> 22 { first } else { last + 1 };
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        match self.last.fetch_update(set, get, |last| Some(next(last))) {
+            Ok(last) | Err(last) => next(last),
+        }
     }
 }
 
@@ -150,5 +165,17 @@ mod tests {
         let ids = Ids::seeded(7);
         let (a, b) = (ids.number(1_700_000_000_000), ids.number(1_700_000_000_001));
         assert!(0 < a && a < b);
+    }
+
+    #[test]
+    fn a_process_gives_no_number_twice() {
+        let ids = Ids::system();
+        let numbers: Vec<i64> = std::thread::scope(|threads| {
+            let give = || (0..20_000).map(|i| ids.number(i / 10_000)).collect::<Vec<i64>>();
+            let giving: Vec<_> = (0..4).map(|_| threads.spawn(give)).collect();
+            giving.into_iter().flat_map(|numbers| numbers.join().unwrap()).collect()
+        });
+        let distinct: std::collections::BTreeSet<&i64> = numbers.iter().collect();
+        assert_eq!(distinct.len(), numbers.len());
     }
 }

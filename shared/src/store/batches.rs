@@ -39,8 +39,15 @@ pub struct Claim {
     pub until: Millis,
 }
 
+impl Claim {
+    /// The lease that it asks for.
+    pub fn held(&self) -> Held {
+        Held { batch: self.batch, token: self.token }
+    }
+}
+
 /// A lease as its holder knows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Held {
     /// Which batch.
     pub batch: BatchRef,
@@ -50,6 +57,8 @@ pub struct Held {
 
 #[derive(FromRow)]
 struct Claimed {
+    task_id: TaskId,
+    no: i32,
     token: i64,
     first_seq: i64,
     addresses: i32,
@@ -105,7 +114,7 @@ impl Store {
         let mut taken: Vec<Taken> = open
             .into_iter()
             .filter_map(|(at, account)| {
-                let row = claimed.remove(&claims[at].token)?;
+                let row = claimed.remove(&claims[at].held())?;
                 Some(Taken { at, account, row })
             })
             .collect();
@@ -264,7 +273,7 @@ macro_rules! claim {
             FROM ",
             $claims,
             " WHERE batches.task_id = s.task_id AND batches.no = s.no AND state IN (0, 1) AND held = 0
-            RETURNING ",
+            RETURNING batches.task_id, batches.no, ",
             $token,
             " AS token, first_seq, addresses, attempt, lost, held,
                 chargeable - charged - refunded - held AS waiting,
@@ -273,13 +282,13 @@ macro_rules! claim {
     };
 }
 
-/// Takes what can be taken, by the leases' tokens.
+/// Takes what can be taken.
 async fn claim_batches(
     tx: &mut Tx,
     claims: &[Claim],
     source: &str,
     horizon: Millis,
-) -> Result<HashMap<i64, Claimed>> {
+) -> Result<HashMap<Held, Claimed>> {
     // Locked in the order of their numbers, as everywhere. An array in a sub-select hides its length: who
     // knows it plans anew each time, which takes longer than the work.
     const PG: &str = claim!(
@@ -317,7 +326,11 @@ async fn claim_batches(
             }
         }
     }
-    Ok(rows.into_iter().map(|row| (row.token, row)).collect())
+    let held = |row: &Claimed| {
+        let batch = BatchRef { task: row.task_id, no: row.no };
+        Held { batch, token: row.token }
+    };
+    Ok(rows.into_iter().map(|row| (held(&row), row)).collect())
 }
 
 /// Holds credits for claimed batches of one account, first come first served. A batch that gets

@@ -56,11 +56,14 @@ pub trait Link: Connection + 'static {
     fn say(&mut self, sql: &'static str) -> impl Future<Output = sqlx::Result<()>> + Send;
 }
 
+// Bitmap scans never mark what is gone in an index, so what is out would be read together with all that was out
+// since the last vacuum.
 impl Link for PgConnection {
     type How = PgConnectOptions;
     const SESSION: &'static str = "SET idle_in_transaction_session_timeout = '3s';
         SET lock_timeout = '2s';
         SET statement_timeout = '10s';
+        SET enable_bitmapscan = off;
         SET tcp_keepalives_idle = 10;
         SET tcp_keepalives_interval = 5;
         SET tcp_keepalives_count = 3;

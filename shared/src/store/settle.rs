@@ -46,6 +46,8 @@ pub struct Settlement {
 /// A batch after its step.
 #[derive(FromRow)]
 struct Fenced {
+    task_id: TaskId,
+    no: i32,
     token: i64,
     addresses: i32,
     attempt: i32,
@@ -276,7 +278,7 @@ macro_rules! fence {
             $steps,
             " WHERE batches.task_id = s.task_id AND batches.no = s.no AND lease_token = s.token
                 AND state = 2 AND (step IS NULL OR step <> $1) AND done = s.before
-            RETURNING ",
+            RETURNING batches.task_id, batches.no, ",
             $token,
             " AS token, addresses, attempt, freed, batches.deliverable, batches.undeliverable,
                 batches.risky, batches.unknown, batches.charged, batches.refunded"
@@ -346,10 +348,11 @@ async fn pass_fences(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<Vec<Pa
             }
         }
     }
-    let mut held: HashMap<i64, Fenced> = rows.into_iter().map(|row| (row.token, row)).collect();
+    let key = |row: &Fenced| (BatchRef { task: row.task_id, no: row.no }, row.token);
+    let mut held: HashMap<_, Fenced> = rows.into_iter().map(|row| (key(&row), row)).collect();
     let mut all = Vec::with_capacity(steps.len());
     for step in steps {
-        all.push(match held.remove(&step.token) {
+        all.push(match held.remove(&(step.batch, step.token)) {
             Some(row) => {
                 let folded = Tally::from(row.tally);
                 let batch_done =

@@ -200,7 +200,7 @@ async fn the_audit_finds_what_is_wrong(world: World) {
     let found = faults().await;
     assert!(found.iter().any(|fault| fault.contains("results are missing")), "{found:?}");
     restore().await;
-    let columns = "task_id, first_seq, step + 1, no, deliverable, undeliverable, risky, unknown, charged, refunded, reasons, payload";
+    let columns = "task_id, first_seq, step + 1000000, no, deliverable, undeliverable, risky, unknown, charged, refunded, reasons, payload";
     change(&format!("INSERT INTO result_blocks SELECT {columns} FROM result_blocks WHERE {one}"))
         .await;
     let found = faults().await;

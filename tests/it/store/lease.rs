@@ -1,17 +1,19 @@
 //! Leasing: one holder at a time, never more credits than there are.
 
 use futures::future::join_all;
-use listmill_shared::domain::batch::BatchRef;
+use listmill_shared::domain::batch::{After, BatchRef, Lease, Settled};
 use listmill_shared::domain::task::{PauseReason, TaskStatus};
 use listmill_shared::domain::verdict::Reason;
-use listmill_shared::store::batches::{Held, Leasing};
+use listmill_shared::store::batches::{Claim, Held, Leasing};
 
 use super::on_both_engines;
-use super::world::World;
+use super::world::{World, findings, step};
 
 on_both_engines!(
     several_at_once_share_what_there_is,
     one_of_many_gets_the_batch,
+    leases_with_one_number_keep_to_their_batches,
+    a_batch_that_is_claimed_twice_at_once_is_leased_once,
     holds_no_more_than_the_balance,
     never_below_zero_with_many_at_once,
     pauses_on_empty_and_goes_on_after_a_grant,
@@ -28,6 +30,57 @@ async fn one_of_many_gets_the_batch(world: World) {
     assert_eq!(winners, 1, "{leased:?}");
     assert_eq!(world.balance().await, 90, "held once");
     assert_eq!(world.task(task).await.status, TaskStatus::Running);
+    world.check_books().await;
+}
+
+/// Two processes may hit upon the same number, and nothing of one batch may become another's.
+async fn leases_with_one_number_keep_to_their_batches(world: World) {
+    world.grant(100).await;
+    let task = world.people(30).await;
+    let first = world.claim(BatchRef { task, no: 0 });
+    let claims = [2, 0, 1].map(|no| Claim { batch: BatchRef { task, no }, ..first });
+    let (store, now) = (&world.app.store, world.app.now());
+    let leasings = store.lease(&claims, "here", now, now).await.expect("lease");
+    let mut steps = Vec::new();
+    for (claim, leasing) in claims.iter().zip(leasings) {
+        let Leasing::Leased(lease) = leasing else { panic!("{claim:?}: {leasing:?}") };
+        assert_eq!((lease.batch, lease.first_seq), (claim.batch, i64::from(claim.batch.no) * 10));
+        let reason = [Reason::Accepted, Reason::CatchAll, Reason::MailboxFull];
+        let found = findings(&lease, |seq| reason[seq as usize / 10]);
+        steps.push(step(&lease, found, After::Release));
+    }
+    let settlement = world.settle(world.number(), &steps).await;
+    let stored = |outcome: &Settled| matches!(outcome, Settled::Stored { batch_done: true, .. });
+    assert!(settlement.outcomes.iter().all(stored), "{settlement:?}");
+    let found = store.results(task, -1, 100, None).await.expect("results");
+    let seqs: Vec<i64> = found.iter().map(|found| found.seq).collect();
+    assert_eq!(seqs, (0..30).collect::<Vec<_>>());
+    assert_eq!(found[12].reason, Reason::CatchAll);
+    assert_eq!(store.audit_task(task).await.expect("audit"), [""; 0]);
+    world.check_books().await;
+}
+
+/// As where its message was doubled, and both came in one go.
+async fn a_batch_that_is_claimed_twice_at_once_is_leased_once(world: World) {
+    world.grant(100).await;
+    let task = world.people(10).await;
+    let batch = BatchRef { task, no: 0 };
+    let claims = [world.claim(batch), world.claim(batch)];
+    let (store, now) = (&world.app.store, world.app.now());
+    let leasings = store.lease(&claims, "here", now, now).await.expect("lease");
+    let leased: Vec<(i64, &Box<Lease>)> = claims
+        .iter()
+        .zip(&leasings)
+        .filter_map(|(claim, leasing)| match leasing {
+            Leasing::Leased(lease) => Some((claim.token, lease)),
+            _ => None,
+        })
+        .collect();
+    let [(token, lease)] = leased[..] else { panic!("{leasings:?}") };
+    assert_eq!(lease.token, token);
+    assert_eq!(world.balance().await, 90, "held once");
+    world.finish(lease, Reason::Accepted).await;
+    assert_eq!(world.task(task).await.status, TaskStatus::Completed);
     world.check_books().await;
 }
 
