@@ -13,7 +13,9 @@
 //! * An address whose verification panics is `internal_error`.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -46,8 +48,17 @@ const STEP_ROWS: usize = 500;
 
 /// An address under way; its permit is free again when it ends or is dropped.
 struct UnderWay {
+    verification: BoxFuture<'static, Outcome>,
     _permit: OwnedSemaphorePermit,
     inflight: metrics::Gauge,
+}
+
+impl Future for UnderWay {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        self.verification.as_mut().poll(context)
+    }
 }
 
 impl Drop for UnderWay {
@@ -103,7 +114,7 @@ pub struct Run {
     turns: Turns,
     /// Is there an address without a result that waits for nothing?
     dropped: bool,
-    under_way: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    under_way: FuturesUnordered<UnderWay>,
     permit: Option<OwnedSemaphorePermit>,
     share: Share,
     /// Held while addresses are verified; a settlement may take its time without it.
@@ -224,6 +235,10 @@ impl Run {
                 }
                 Some(outcome) = self.under_way.next(), if !self.under_way.is_empty() => {
                     self.note(outcome);
+                    // Many end at the same time.
+                    while let Some(Some(outcome)) = self.under_way.next().now_or_never() {
+                        self.note(outcome);
+                    }
                 }
                 permit = shared.permits.clone().acquire_owned(), if more => {
                     self.permit = permit.ok();
@@ -311,21 +326,16 @@ impl Run {
             else {
                 return;
             };
-            let mut future = self.start();
-            match futures::poll!(&mut future) {
-                std::task::Poll::Ready(outcome) => {
+            let mut verification = self.start();
+            match futures::poll!(&mut verification) {
+                Poll::Ready(outcome) => {
                     self.note(outcome);
                     self.permit = Some(permit);
                 }
-                std::task::Poll::Pending => {
-                    self.shared.inflight.increment(1.0);
-                    let under_way =
-                        UnderWay { _permit: permit, inflight: self.shared.inflight.clone() };
-                    self.under_way.push(Box::pin(async move {
-                        let outcome = future.await;
-                        drop(under_way);
-                        outcome
-                    }));
+                Poll::Pending => {
+                    let inflight = self.shared.inflight.clone();
+                    inflight.increment(1.0);
+                    self.under_way.push(UnderWay { verification, _permit: permit, inflight });
                 }
             }
         }

@@ -39,6 +39,9 @@ const SIDE_BY_SIDE: usize = 4;
 /// While other batches are at work in this process, a step waits so long for theirs: a transaction for many
 /// costs little more than one for one.
 const LINGER: Duration = Duration::from_millis(4);
+/// Where a settlement of the account has just taken longer, as others settle the same task: so long as that, up
+/// to this.
+const LINGER_LATE: Duration = Duration::from_millis(30);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 
@@ -128,7 +131,8 @@ async fn work(desk: &Desk, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut some = Vec::with_capacity(AT_ONCE);
     let mut waiting: HashMap<AccountId, Waiting> = HashMap::new();
     let mut busy: HashSet<AccountId> = HashSet::new();
-    let mut under_way: FuturesUnordered<BoxFuture<'_, AccountId>> = FuturesUnordered::new();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, (AccountId, Duration)>> =
+        FuturesUnordered::new();
     let mut open = true;
     while open || !waiting.is_empty() || !under_way.is_empty() {
         let next = waiting.iter().filter(|(account, _)| !busy.contains(account));
@@ -143,8 +147,11 @@ async fn work(desk: &Desk, mut orders: mpsc::UnboundedReceiver<Order>) {
                 }
             }
             () = tokio::time::sleep_until(until), if next.is_some() => {}
-            Some(account) = under_way.next(), if !under_way.is_empty() => {
+            Some((account, took)) = under_way.next(), if !under_way.is_empty() => {
                 busy.remove(&account);
+                if let Some(waiting) = waiting.get_mut(&account) {
+                    waiting.until = tokio::time::Instant::now() + took.clamp(LINGER, LINGER_LATE);
+                }
             }
         }
         let others = open && desk.leases.count() > waiting.values().map(|w| w.orders.len()).sum();
@@ -158,8 +165,9 @@ async fn work(desk: &Desk, mut orders: mpsc::UnboundedReceiver<Order>) {
             let group = take(&mut waiting, account);
             busy.insert(account);
             under_way.push(Box::pin(async move {
+                let started = Instant::now();
                 settle(desk, account, group).await;
-                account
+                (account, started.elapsed())
             }));
         }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sqlx::FromRow;
 
 use super::control::lock_task;
-use super::credits::{lock_balance, post};
+use super::credits::{lock_balance, post, try_post};
 use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
 use crate::domain::batch::{BatchRef, Lease};
 use crate::domain::clock::Millis;
@@ -351,43 +351,45 @@ async fn hold(
     let Some(account) = taken.first().map(|one| one.account).filter(|_| want > 0) else {
         return Ok(Vec::new());
     };
+    // Mostly there is enough, and the balance need not be looked at first.
+    if try_post(tx, &holds(account, claims, taken), now).await?.is_some() {
+        return Ok(Vec::new());
+    }
     let mut left = lock_balance(tx, account, Kind::Email).await?.min(want);
     let mut broke = Vec::new();
-    let mut movements = Vec::new();
-    for of_task in taken.chunk_by_mut(|a, b| claims[a.at].batch.task == claims[b.at].batch.task) {
-        let mut amount = 0;
-        for one in of_task.iter_mut() {
-            let (claim, wanted, free) = (&claims[one.at], one.row.held, one.has_free_work());
-            one.row.held = wanted.min(left);
-            left -= one.row.held;
-            amount += one.row.held;
-            let back = wanted > 0 && one.row.held == 0 && !free;
-            if back {
-                broke.push(one.at);
-            }
-            if one.row.held < wanted {
-                let sql = if back { BACK } else { LESS };
-                let rows = on!(&mut *tx, c => sqlx::query(sql)
-                    .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token)
-                    .bind(one.row.held).execute(c).await.map(|r| r.rows_affected()))?;
-                expect_rows("hold less", rows, 1)?;
-            }
+    for one in taken.iter_mut() {
+        let (claim, wanted, free) = (&claims[one.at], one.row.held, one.has_free_work());
+        one.row.held = wanted.min(left);
+        left -= one.row.held;
+        let back = wanted > 0 && one.row.held == 0 && !free;
+        if back {
+            broke.push(one.at);
         }
-        if amount > 0 {
-            let claim = &claims[of_task[0].at];
-            movements.push(Movement {
-                entry: EntryType::Hold,
-                amount,
-                task: Some(claim.batch.task),
-                step: Some(claim.token),
-                note: None,
-            });
+        if one.row.held < wanted {
+            let sql = if back { BACK } else { LESS };
+            let rows = on!(&mut *tx, c => sqlx::query(sql)
+                .bind(claim.batch.task).bind(claim.batch.no).bind(claim.token)
+                .bind(one.row.held).execute(c).await.map(|r| r.rows_affected()))?;
+            expect_rows("hold less", rows, 1)?;
         }
     }
-    if !movements.is_empty() {
-        post(tx, &Transfer { account, kind: Kind::Email, movements }, now).await?;
+    let transfer = holds(account, claims, taken);
+    if !transfer.movements.is_empty() {
+        post(tx, &transfer, now).await?;
     }
     Ok(broke)
+}
+
+/// What claimed batches of one account hold, an entry for each task.
+fn holds(account: AccountId, claims: &[Claim], taken: &[Taken]) -> Transfer {
+    let of_task = |some: &[Taken]| {
+        let (claim, amount) = (&claims[some[0].at], some.iter().map(|one| one.row.held).sum());
+        let (task, step) = (Some(claim.batch.task), Some(claim.token));
+        Movement { entry: EntryType::Hold, amount, task, step, note: None }
+    };
+    let tasks = taken.chunk_by(|a, b| claims[a.at].batch.task == claims[b.at].batch.task);
+    let movements = tasks.map(of_task).filter(|one| one.amount > 0).collect();
+    Transfer { account, kind: Kind::Email, movements }
 }
 
 async fn into_lease(

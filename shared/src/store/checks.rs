@@ -1,6 +1,6 @@
 //! Single verifications: one held credit each, resolved once.
 
-use super::credits::{lock_balance, post};
+use super::credits::{post, try_post};
 use super::idempotency::{self, RequestKey};
 use super::{Result, Store, expect_rows, on, read};
 use crate::domain::clock::Millis;
@@ -59,11 +59,10 @@ impl Store {
         let mut tx = self.begin().await?;
         on!(&mut tx, c => sqlx::query(SQL).bind(check.id).bind(check.account).bind(check.step)
             .bind(due_at).bind(now).execute(c).await.map(|_| ()))?;
-        if lock_balance(&mut tx, check.account, Kind::Email).await? < 1 {
+        let transfer = check.transfer(EntryType::Hold, Some("single verification"));
+        if try_post(&mut tx, &transfer, now).await?.is_none() {
             return Ok(false);
         }
-        let transfer = check.transfer(EntryType::Hold, Some("single verification"));
-        post(&mut tx, &transfer, now).await?;
         tx.commit().await?;
         Ok(true)
     }

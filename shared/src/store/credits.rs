@@ -6,7 +6,7 @@
 
 use sqlx::FromRow;
 
-use super::{Result, Store, Tx, expect_rows, on, read};
+use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{Entry, EntryType, Kind, Movement, Transfer};
@@ -23,25 +23,87 @@ pub struct Posted {
 /// Moves credits and writes the entries that say so; the balance row stays locked until the transaction
 /// ends. Fails when the balance would go below zero (the table's own check).
 pub(super) async fn post(tx: &mut Tx, transfer: &Transfer, now: Millis) -> Result<Posted> {
+    let posted = move_and_enter(tx, transfer, i64::MIN, now).await?;
+    posted.ok_or(StoreError::RowCount { what: "balance", rows: 0, want: 1 })
+}
+
+/// The same where the balance has enough; `None`, and nothing moved, where it has not.
+pub(super) async fn try_post(
+    tx: &mut Tx,
+    transfer: &Transfer,
+    now: Millis,
+) -> Result<Option<Posted>> {
+    move_and_enter(tx, transfer, 0, now).await
+}
+
+/// Moves credits unless less than `least` would be left.
+async fn move_and_enter(
+    tx: &mut Tx,
+    transfer: &Transfer,
+    least: i64,
+    now: Millis,
+) -> Result<Option<Posted>> {
     const MOVE: &str = "UPDATE credit_balances SET balance = balance + $3
-        WHERE account_id = $1 AND kind = $2 RETURNING balance, broke";
+        WHERE account_id = $1 AND kind = $2 AND balance + $3 >= $4 RETURNING balance, broke";
     const ENTER: &str = "INSERT INTO ledger_entries
         (account_id, kind, type, amount, balance_after, task_id, step, note, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    let (account, kind) = (transfer.account, transfer.kind);
-    let delta: i64 = transfer.movements.iter().map(Movement::delta).sum();
-    let (balance, broke): (i64, bool) = on!(&mut *tx, c => sqlx::query_as(MOVE)
-        .bind(account).bind(kind.as_str()).bind(delta).fetch_one(c).await)?;
-    let mut after = balance - delta;
-    for one in &transfer.movements {
-        after += one.delta();
-        let rows = on!(&mut *tx, c => sqlx::query(ENTER)
-            .bind(account).bind(kind.as_str()).bind(one.entry.as_str()).bind(one.amount)
-            .bind(after).bind(one.task).bind(one.step).bind(one.note.as_deref()).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("ledger entry", rows, 1)?;
-    }
-    Ok(Posted { balance, awaited: broke && delta > 0 && balance > 0 })
+    // In one round trip: the whole account waits for it.
+    const PG: &str = "WITH moved AS (
+            UPDATE credit_balances SET balance = balance + $3
+            WHERE account_id = $1 AND kind = $2 AND balance + $3 >= $4 RETURNING balance, broke),
+        entered AS (
+            INSERT INTO ledger_entries
+                (account_id, kind, type, amount, balance_after, task_id, step, note, created_at)
+            SELECT $1, $2, e.type, e.amount, moved.balance - e.still, e.task_id, e.step, e.note, $5
+            FROM moved, UNNEST((SELECT $6::TEXT[]), (SELECT $7::BIGINT[]), (SELECT $8::BIGINT[]),
+                (SELECT $9::UUID[]), (SELECT $10::BIGINT[]), (SELECT $11::TEXT[]))
+                WITH ORDINALITY AS e (type, amount, still, task_id, step, note, place)
+            ORDER BY e.place RETURNING 1)
+        SELECT balance, broke, (SELECT count(*) FROM entered) FROM moved";
+    let (account, kind, all) = (transfer.account, transfer.kind, &transfer.movements);
+    let delta: i64 = all.iter().map(Movement::delta).sum();
+    let (mut still, want) = (delta, all.len() as u64);
+    let still_to_move = |one: &Movement| {
+        still -= one.delta();
+        still
+    };
+    let still: Vec<i64> = all.iter().map(still_to_move).collect();
+    let moved: Option<(i64, bool)> = match &mut *tx {
+        Tx::Pg(lent) => {
+            let moved: Option<(i64, bool, i64)> = within!(lent, c => sqlx::query_as(PG)
+                .bind(account).bind(kind.as_str()).bind(delta).bind(least).bind(now)
+                .bind(all.iter().map(|one| one.entry.as_str()).collect::<Vec<_>>())
+                .bind(all.iter().map(|one| one.amount).collect::<Vec<_>>())
+                .bind(still)
+                .bind(all.iter().map(|one| one.task.map(|task| task.0)).collect::<Vec<_>>())
+                .bind(all.iter().map(|one| one.step).collect::<Vec<_>>())
+                .bind(all.iter().map(|one| one.note.as_deref()).collect::<Vec<_>>())
+                .fetch_optional(c).await)?;
+            if let Some((.., rows)) = moved {
+                expect_rows("ledger entry", rows.unsigned_abs(), want)?;
+            }
+            moved.map(|(balance, broke, _)| (balance, broke))
+        }
+        Tx::Lite(lent) => {
+            let moved: Option<(i64, bool)> = within!(&mut *lent, c => sqlx::query_as(MOVE)
+                .bind(account).bind(kind.as_str()).bind(delta).bind(least)
+                .fetch_optional(c).await)?;
+            if let Some((balance, _)) = moved {
+                for (one, still) in all.iter().zip(still) {
+                    let rows = within!(&mut *lent, c => sqlx::query(ENTER)
+                        .bind(account).bind(kind.as_str()).bind(one.entry.as_str())
+                        .bind(one.amount).bind(balance - still).bind(one.task).bind(one.step)
+                        .bind(one.note.as_deref()).bind(now)
+                        .execute(c).await.map(|r| r.rows_affected()))?;
+                    expect_rows("ledger entry", rows, 1)?;
+                }
+            }
+            moved
+        }
+    };
+    let posted = |(balance, broke)| Posted { balance, awaited: broke && delta > 0 && balance > 0 };
+    Ok(moved.map(posted))
 }
 
 /// What may be spent now; it stays so until the transaction ends.

@@ -32,6 +32,8 @@ const NEWCOMERS: usize = 64;
 /// Marked tasks of an account that are read at once, beyond those that have something out; and how often.
 const PAGE: usize = 8;
 const PAGES: usize = 32;
+/// Batches of one task that are queued at once.
+const MOST: i64 = 32;
 /// Batches beyond the bound that all newcomers together may have out.
 const FIRST_BEYOND: i64 = 1_000;
 
@@ -96,6 +98,15 @@ impl Standing {
             (a * y).cmp(&(b * x)).then(since.cmp(&than))
         })
     }
+
+    /// Batches that the next one may have at once: its part of what is left. As it has the fewest out for its
+    /// weight, it is not more than its due.
+    fn share(&self, ready: &[Ready], next: usize, room: Room) -> i64 {
+        let weight = |one: &Ready| i128::from(one.weight.max(1));
+        let left = i128::from(room.addresses - self.addresses) * weight(&ready[next]);
+        let part = left / ready.iter().map(weight).sum::<i128>();
+        i64::try_from(part / i128::from(room.batch.max(1))).map_or(MOST, |most| most.clamp(1, MOST))
+    }
 }
 
 /// What a round has queued.
@@ -149,13 +160,7 @@ impl Store {
                 round.next = Next::Full;
                 break;
             }
-            // Alone, it may have all there is.
-            let most = match ready.len() {
-                1 if !first => {
-                    ((room.addresses - standing.addresses) / room.batch.max(1)).clamp(1, 32)
-                }
-                _ => 1,
-            };
+            let most = if first { 1 } else { standing.share(&ready, next, room) };
             match self.serve(account, &standing, most, resend_at, now).await? {
                 Served::Batches(batches) if !batches.is_empty() => {
                     ready[next].turn = now;
@@ -335,17 +340,18 @@ async fn queue_next(
     resend_at: Millis,
 ) -> Result<Vec<(BatchRef, i64)>> {
     // PostgreSQL passes by a batch that a doubled message is just leasing: waiting for several of
-    // them in no order could end in a circle. SQLite has one writer, and we are it.
+    // them in no order could end in a circle. SQLite has one writer, and we are it. The join is by both
+    // columns: with the task as a constant, PostgreSQL may take it for a small one and read all of it.
     const LITE: &str = "UPDATE batches SET state = 1, due_at = $3
         WHERE task_id = $1 AND state = 0 AND no IN (
             SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2)
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
         RETURNING no, addresses";
     const PG: &str = "WITH next AS MATERIALIZED (
-            SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2
-            FOR NO KEY UPDATE SKIP LOCKED)
+            SELECT task_id, no FROM batches WHERE task_id = $1 AND state = 0
+            ORDER BY no LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
         UPDATE batches b SET state = 1, due_at = $3 FROM next
-        WHERE b.task_id = $1 AND b.no = next.no
+        WHERE b.task_id = next.task_id AND b.no = next.no
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
         RETURNING b.no, b.addresses";
     let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };

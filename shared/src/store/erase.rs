@@ -51,12 +51,15 @@ impl Store {
         const TURN_PG: &str =
             "SELECT 1::BIGINT FROM erasures WHERE task_id = $1 FOR UPDATE SKIP LOCKED";
         const TURN_LITE: &str = "SELECT 1 FROM erasures WHERE task_id = $1";
-        const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1 AND no IN (
-            SELECT no FROM batches WHERE task_id = $1 ORDER BY no LIMIT $2)";
-        const BLOCKS: &str = "DELETE FROM result_blocks WHERE task_id = $1 AND first_seq IN (
-            SELECT first_seq FROM result_blocks WHERE task_id = $1 ORDER BY first_seq LIMIT $2)";
-        const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1 AND no IN (
-            SELECT no FROM task_rows WHERE task_id = $1 ORDER BY no LIMIT $2)";
+        const BATCHES: &str = "DELETE FROM batches WHERE task_id = $1 AND no <= (
+            SELECT MAX(no) FROM (SELECT no FROM batches
+                WHERE task_id = $1 ORDER BY no LIMIT $2) slice)";
+        const BLOCKS: &str = "DELETE FROM result_blocks WHERE task_id = $1 AND first_seq <= (
+            SELECT MAX(first_seq) FROM (SELECT first_seq FROM result_blocks
+                WHERE task_id = $1 ORDER BY first_seq LIMIT $2) slice)";
+        const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1 AND no <= (
+            SELECT MAX(no) FROM (SELECT no FROM task_rows
+                WHERE task_id = $1 ORDER BY no LIMIT $2) slice)";
         const GIVEN_UP: &str = "DELETE FROM tasks WHERE id = $1 AND status = 'ingesting'";
         const DONE: &str = "DELETE FROM erasures WHERE task_id = $1";
         let mut tx = self.begin_unsynced().await?;

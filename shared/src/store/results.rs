@@ -301,10 +301,13 @@ impl Store {
     /// The first `seq` that may lack a result: below it there is no gap. For pages of a task that
     /// has not ended, where results come out of order.
     pub async fn first_gap(&self, task: TaskId) -> Result<i64> {
-        const OPEN: &str = "SELECT first_seq, done FROM batches WHERE task_id = $1 AND no IN (
-            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 0),
-            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state IN (1, 2)),
-            (SELECT MIN(no) FROM batches WHERE task_id = $1 AND state = 5))
+        const OPEN: &str = "SELECT first_seq, done FROM (
+            SELECT * FROM (SELECT first_seq, done FROM batches
+                WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT 1) pending
+            UNION ALL SELECT * FROM (SELECT first_seq, done FROM batches
+                WHERE task_id = $1 AND state IN (1, 2) ORDER BY no LIMIT 1) sent
+            UNION ALL SELECT * FROM (SELECT first_seq, done FROM batches
+                WHERE task_id = $1 AND state = 5 ORDER BY no LIMIT 1) waiting) open
             ORDER BY first_seq LIMIT 1";
         let open: Option<(i64, Vec<u8>)> =
             read!(self, c => sqlx::query_as(OPEN).bind(task).fetch_optional(c).await)?;
@@ -322,15 +325,19 @@ impl Store {
         mut take: impl FnMut(Opened) -> Result<bool>,
     ) -> Result<()> {
         // The batch that `from` is in, or one before it.
-        const START: &str = "SELECT COALESCE(MAX(first_seq), 0) FROM result_blocks
-            WHERE task_id = $1 AND first_seq <= $2";
-        const NEXT: &str = "SELECT DISTINCT first_seq, no FROM result_blocks
+        const START: &str = "SELECT first_seq FROM result_blocks
+            WHERE task_id = $1 AND first_seq <= $2 ORDER BY first_seq DESC LIMIT 1";
+        // Grouped by what the index is sorted by, so that no more is read than is asked for.
+        const NEXT: &str = "SELECT first_seq, MIN(no) FROM result_blocks
             WHERE task_id = $1 AND first_seq >= $2 AND first_seq < $3 AND reasons & $4 <> 0
-            ORDER BY first_seq LIMIT $5";
+            GROUP BY first_seq ORDER BY first_seq LIMIT $5";
         let mut from: i64 = match wanted.from {
             ..=0 => 0,
-            seq => read!(self, c => sqlx::query_scalar(START).bind(task).bind(seq)
-                .fetch_one(c).await)?,
+            seq => {
+                let start: Option<i64> = read!(self, c => sqlx::query_scalar(START)
+                    .bind(task).bind(seq).fetch_optional(c).await)?;
+                start.unwrap_or(0)
+            }
         };
         loop {
             let next: Vec<(i64, i32)> = read!(self, c => sqlx::query_as(NEXT)
@@ -352,14 +359,18 @@ impl Store {
 
     /// Reads the addresses and blocks of these batches, ascending; one that was erased is left out.
     async fn open_batches(&self, task: TaskId, all: &[At], mask: i64) -> Result<Vec<Opened>> {
-        const BLOCKS_PG: &str = "SELECT no, payload FROM result_blocks
-            WHERE task_id = $1 AND first_seq = ANY($2) AND reasons & $3 <> 0
-            ORDER BY first_seq, step";
+        // Joined by both columns of the key: with the task as a constant, PostgreSQL may take it for a small
+        // one and read all of it.
+        const BLOCKS_PG: &str = "SELECT r.no, r.payload FROM (
+                SELECT CAST($1 AS UUID) AS task_id, w.at FROM UNNEST($2::BIGINT[]) AS w (at) OFFSET 0) w
+            JOIN result_blocks r ON r.task_id = w.task_id AND r.first_seq = w.at
+            WHERE r.reasons & $3 <> 0 ORDER BY r.first_seq, r.step";
         const BLOCKS_LITE: &str = "SELECT no, payload FROM result_blocks
             WHERE task_id = $1 AND first_seq IN (SELECT value FROM json_each($2))
               AND reasons & $3 <> 0 ORDER BY first_seq, step";
-        const BATCHES_PG: &str =
-            "SELECT no, payload FROM batches WHERE task_id = $1 AND no = ANY($2)";
+        const BATCHES_PG: &str = "SELECT b.no, b.payload FROM (
+                SELECT CAST($1 AS UUID) AS task_id, w.no FROM UNNEST($2::INTEGER[]) AS w (no) OFFSET 0) w
+            JOIN batches b ON b.task_id = w.task_id AND b.no = w.no";
         const BATCHES_LITE: &str = "SELECT no, payload FROM batches
             WHERE task_id = $1 AND no IN (SELECT value FROM json_each($2))";
         if all.is_empty() {

@@ -8,6 +8,7 @@ mod deferrals;
 mod faults;
 mod lease;
 mod once;
+mod plans;
 mod property;
 mod receive;
 mod settle;

@@ -9,7 +9,7 @@ use super::world::World;
 use listmill_shared::store::Store;
 
 /// `const NAME: &str = "…"` of the store's sources; open-ended fragments are closed.
-fn statements() -> Vec<(String, String)> {
+pub fn statements() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/store");
     let mut found = Vec::new();
     for file in std::fs::read_dir(folder).expect("the store") {
