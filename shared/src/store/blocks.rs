@@ -7,7 +7,7 @@
 
 use sqlx::FromRow;
 
-use super::{Result, Store, StoreError, Tx, expect_rows, on, within};
+use super::{Result, Store, StoreError, Tx, expect_rows, on, statements, within};
 use crate::domain::batch::{BatchRef, Finding, Step, place};
 use crate::domain::block::{Block, Packed, Summary, decode, encode};
 use crate::domain::payload::PayloadError;
@@ -70,6 +70,14 @@ fn pack(first_seq: i64, step: i64, finding: &Finding) -> Result<Packed<'_>> {
 
 /// Writes blocks; one that is there already is a conflict.
 pub(super) async fn insert(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
+    // What else a block has is a few dozen bytes.
+    for some in statements(blocks, |block| block.payload.len() + 128) {
+        insert_some(tx, some).await?;
+    }
+    Ok(())
+}
+
+async fn insert_some(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
     const PG: &str = "INSERT INTO result_blocks (task_id, first_seq, step, no, deliverable,
             undeliverable, risky, unknown, charged, refunded, reasons, payload)
         SELECT * FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::INTEGER[], $5::INTEGER[],
@@ -78,9 +86,6 @@ pub(super) async fn insert(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
     const LITE: &str = "INSERT INTO result_blocks (task_id, first_seq, step, no, deliverable,
             undeliverable, risky, unknown, charged, refunded, reasons, payload)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-    if blocks.is_empty() {
-        return Ok(());
-    }
     let rows = match tx {
         // One round trip, and one write to the socket, however many.
         Tx::Pg(lent) => {

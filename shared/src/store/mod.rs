@@ -89,6 +89,29 @@ pub(crate) fn expect_rows(what: &'static str, rows: u64, want: u64) -> Result<()
     if rows == want { Ok(()) } else { Err(StoreError::RowCount { what, rows, want }) }
 }
 
+/// Bytes of payload in one statement. What is larger than a TLS record (16 KiB, RFC 8446, 5.1) is sent in several
+/// writes, and without `TCP_NODELAY`, which sqlx 0.9 does not set, the last of them waits for the server's delayed
+/// acknowledgement: 40 ms. A further statement takes a fraction of one.
+const STATEMENT_BYTES: usize = 12 << 10;
+
+/// The same in their order, in groups of [`STATEMENT_BYTES`] at the most, or of one.
+pub(crate) fn statements<T>(
+    mut all: &[T],
+    bytes: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = all.iter().take_while(|&one| {
+            sum += bytes(one);
+            sum <= STATEMENT_BYTES
+        });
+        let count = fits.count().max(1).min(all.len());
+        let (group, rest) = all.split_at(count);
+        all = rest;
+        (!group.is_empty()).then_some(group)
+    })
+}
+
 /// The database, on either engine.
 #[derive(Clone, Debug)]
 pub enum Store {
@@ -368,4 +391,22 @@ async fn lock_file(path: &std::path::Path) -> Result<std::fs::File> {
     };
     let locked = locked.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
     Ok(locked.map_err(sqlx::Error::Io)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STATEMENT_BYTES, statements};
+
+    #[test]
+    fn statements_keep_their_bytes_and_the_order() {
+        let all = [5_000, 5_000, 2_288, 1, 40_000, 12_288, 0, 12_288];
+        let groups: Vec<&[usize]> = statements(&all, |bytes| *bytes).collect();
+        assert_eq!(groups.concat(), all);
+        assert_eq!(groups[0], [5_000, 5_000, 2_288], "as many as fit");
+        for group in &groups {
+            assert!(group.len() == 1 || group.iter().sum::<usize>() <= STATEMENT_BYTES);
+        }
+        assert_eq!(groups.len(), 5);
+        assert_eq!(statements::<usize>(&[], |bytes| *bytes).count(), 0);
+    }
 }

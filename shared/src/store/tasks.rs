@@ -5,7 +5,7 @@ use sqlx::{FromRow, QueryBuilder};
 
 use super::dispatch::mark_ready;
 use super::gather::Gather;
-use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
+use super::{Result, Store, StoreError, Tx, expect_rows, on, read, statements, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::task::{PauseReason, Submitted, Tally, Task, TaskStatus};
@@ -190,7 +190,9 @@ impl Store {
         let touched = on!(&mut tx, c => sqlx::query(TOUCH).bind(task).bind(now).bind(before)
             .bind(new).execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("touch task", touched, 1)?;
-        insert_batches(&mut tx, task, batches).await?;
+        for some in statements(batches, |batch| batch.payload.len()) {
+            insert_batches(&mut tx, task, some).await?;
+        }
         insert_rows(&mut tx, task, rows).await?;
         tx.commit().await
     }
