@@ -206,6 +206,13 @@ async fn the_audit_finds_what_is_wrong(world: World) {
     let found = faults().await;
     assert!(found.iter().any(|fault| fault.contains("two results of address")), "{found:?}");
     restore().await;
+    // One beyond the last batch.
+    let beyond = columns.replace("first_seq, step + 1000000", "900, step");
+    change(&format!("INSERT INTO result_blocks SELECT {beyond} FROM result_blocks WHERE {one}"))
+        .await;
+    let found = faults().await;
+    assert!(found.iter().any(|fault| fault.contains("1 blocks of no batch")), "{found:?}");
+    restore().await;
     // A block that was put in another's place, and figures that are not its own.
     change(&format!("UPDATE result_blocks SET first_seq = 10 WHERE {one}")).await;
     assert!(!faults().await.is_empty());

@@ -5,6 +5,7 @@ use listmill_shared::domain::batch::{After, BatchRef, Lease, Settled};
 use listmill_shared::domain::task::{PauseReason, TaskStatus};
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::{Claim, Held, Leasing};
+use listmill_shared::store::credits::EntryFilter;
 
 use super::on_both_engines;
 use super::world::{World, findings, step};
@@ -19,7 +20,36 @@ on_both_engines!(
     pauses_on_empty_and_goes_on_after_a_grant,
     a_paused_task_gives_no_lease,
     renewing_tells_what_is_lost,
+    each_entry_says_the_balance_after_it,
 );
+
+async fn each_entry_says_the_balance_after_it(world: World) {
+    world.grant(100).await;
+    let tasks = [world.people(10).await, world.people(7).await];
+    let claims = tasks.map(|task| world.claim(BatchRef { task, no: 0 }));
+    let (store, now) = (&world.app.store, world.app.now());
+    // Two holds in one transfer, then a charge and a refund in each.
+    for leasing in store.lease(&claims, "here", now, now).await.expect("leases") {
+        let Leasing::Leased(lease) = leasing else { panic!("not leased: {leasing:?}") };
+        let reason = |seq| if seq % 2 == 0 { Reason::Accepted } else { Reason::Timeout };
+        world.finish_with(&lease, reason).await;
+    }
+    let mut entries =
+        store.entries(world.account, EntryFilter::default(), None, 100).await.expect("entries");
+    entries.reverse();
+    let mut balance = 0;
+    for entry in &entries {
+        balance += match entry.entry.as_str() {
+            "grant" | "refund" => entry.amount,
+            "hold" => -entry.amount,
+            _ => 0,
+        };
+        assert_eq!(entry.balance_after, balance, "{entry:?}");
+    }
+    let types: Vec<&str> = entries.iter().map(|entry| entry.entry.as_str()).collect();
+    assert_eq!(types, ["grant", "hold", "hold", "charge", "refund", "charge", "refund"]);
+    assert_eq!(balance, world.balance().await);
+}
 
 async fn one_of_many_gets_the_batch(world: World) {
     world.grant(100).await;
