@@ -225,6 +225,22 @@ async fn the_audit_finds_what_is_wrong(world: World) {
     restore().await;
     change(&format!("UPDATE result_blocks SET reasons = reasons + 4 WHERE {one}")).await;
     assert!(!faults().await.is_empty());
+    restore().await;
+    // A batch whose figures are not those of its blocks.
+    let of_batch = "UPDATE batches SET deliverable = deliverable";
+    change(&format!("{of_batch} - 1, risky = risky + 1 WHERE no = 0")).await;
+    let found = faults().await;
+    assert!(found.iter().any(|fault| fault.contains("its blocks hold Tally")), "{found:?}");
+    change(&format!("{of_batch} + 1, risky = risky - 1 WHERE no = 0")).await;
+    // One that is not done, and knows of another result than it has.
+    let lease = world.lease(task, 2).await;
+    let some = findings(&lease, |_| Reason::Accepted)[..3].to_vec();
+    world.settle(world.number(), &[step(&lease, some, After::Keep)]).await;
+    assert_eq!(faults().await, [""; 0]);
+    let other = if lite { "x'38'" } else { r"'\x38'" };
+    change(&format!("UPDATE batches SET done = {other} WHERE no = 2")).await;
+    let found = faults().await;
+    assert!(found.iter().any(|fault| fault.contains("than it knows of")), "{found:?}");
 }
 
 async fn an_erased_task_leaves_no_block(world: World) {

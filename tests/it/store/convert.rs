@@ -14,7 +14,11 @@ use listmill_tests::sql;
 
 use super::world::{BATCH, World, findings, step};
 
-super::on_both_engines!(every_result_becomes_part_of_a_block, interrupted_anywhere_it_goes_on);
+super::on_both_engines!(
+    every_result_becomes_part_of_a_block,
+    a_missing_row_stops_it,
+    interrupted_anywhere_it_goes_on,
+);
 
 /// Ends the conversion at one commit, before or after it took effect.
 struct Once {
@@ -148,6 +152,27 @@ async fn every_result_becomes_part_of_a_block(world: World) {
     let details = store.details(tasks[0], 0, 3).await.expect("details");
     assert_eq!(details, [(0, "{}".to_owned()), (1, "{}".to_owned()), (2, "{}".to_owned())]);
     goes_on(&world, &tasks, &held).await;
+}
+
+/// Of a batch that has ended, and of one that goes on: the table stays, to be looked at.
+async fn a_missing_row_stops_it(world: World) {
+    let (tasks, _) = some_work(&world).await;
+    as_before(&world, &tasks).await;
+    let lite = world.url.starts_with("sqlite:");
+    for (task, seq) in [(tasks[0], 123), (tasks[2], 13)] {
+        let hex = task.0.simple();
+        let id = if lite { format!("x'{hex}'") } else { format!("'{hex}'") };
+        let row = format!("FROM results WHERE task_id = {id} AND seq = {seq}");
+        sql::execute(&world.url, &format!("CREATE TABLE lost AS SELECT * {row}")).await;
+        sql::execute(&world.url, &format!("DELETE {row}")).await;
+        let error = world.app.store.migrate().await.expect_err("a result is missing").to_string();
+        assert!(error.contains("rows, counted"), "{error}");
+        assert!(matches!(world.app.store.check_schema().await, Err(StoreError::SchemaTooOld)));
+        sql::execute(&world.url, "INSERT INTO results SELECT * FROM lost").await;
+        sql::execute(&world.url, "DROP TABLE lost").await;
+    }
+    world.app.store.migrate().await.expect("all rows are there again");
+    world.app.store.check_schema().await.expect("everything is in today's form");
 }
 
 async fn interrupted_anywhere_it_goes_on(world: World) {
