@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use listmill_shared::app::App;
-use listmill_shared::store::batches::Held;
+use listmill_shared::domain::batch::Held;
 use tokio_util::sync::CancellationToken;
 
 /// Leases extended in one statement.

@@ -13,10 +13,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
-use listmill_shared::domain::batch::{BatchRef, Caution, Lease, Sent};
+use listmill_shared::domain::batch::{BatchRef, Caution, Held, Lease, Sent};
 use listmill_shared::domain::payload::decode_batch;
 use listmill_shared::queue::Delivery;
-use listmill_shared::store::batches::Held;
 use listmill_shared::store::sweep::Ended;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -82,7 +81,7 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, share: Share) {
 /// Works on a leased batch; if that panics, the lease is given back at once.
 async fn work(shared: &Arc<Shared>, lease: Lease, permit: OwnedSemaphorePermit, share: Share) {
     let (batch, account, token) = (lease.batch, lease.account, lease.token);
-    let held = Held { batch, token };
+    let held = Held::from(&lease);
     let lost = shared.leases.insert(held);
     let worked = AssertUnwindSafe(work_on(shared, lease, permit, share, lost)).catch_unwind().await;
     shared.leases.remove(held);
@@ -149,7 +148,7 @@ async fn work_on(
 
 /// Has it written that the lease's batch begins alone; false if the lease is lost first.
 async fn begin_alone(shared: &Shared, lease: &Lease, lost: &CancellationToken) -> bool {
-    let held = Held { batch: lease.batch, token: lease.token };
+    let held = Held::from(lease);
     while !lost.is_cancelled() {
         match shared.app.store.begin_alone(held, lease.lost).await {
             Ok(ours) => return ours,

@@ -18,9 +18,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use listmill_shared::app::App;
-use listmill_shared::domain::batch::{Settled, Step};
+use listmill_shared::domain::batch::{Held, Settled, Step};
 use listmill_shared::domain::id::AccountId;
-use listmill_shared::store::batches::Held;
 use listmill_shared::store::settle::Settlement;
 use listmill_shared::store::sweep::Ended;
 use listmill_shared::store::{Class, StoreError};
@@ -188,7 +187,7 @@ fn take(waiting: &mut HashMap<AccountId, Waiting>, account: AccountId) -> Vec<Me
     }
     let mut by_lease: BTreeMap<Held, Merged> = BTreeMap::new();
     for Order { step, reply } in orders {
-        match by_lease.entry(held(&step)) {
+        match by_lease.entry(Held::from(&step)) {
             std::collections::btree_map::Entry::Vacant(place) => {
                 place.insert(Merged { step, replies: vec![reply] });
             }
@@ -269,7 +268,7 @@ async fn write(desk: &Desk, account: AccountId, steps: &[Step]) -> Result<Settle
 async fn give_up(desk: &Desk, account: AccountId, step: &Step, error: &StoreError) {
     let app = &desk.app;
     tracing::error!(%error, %account, batch = ?step.batch, "this step cannot be stored; its batch goes back to work");
-    desk.leases.lose(held(step));
+    desk.leases.lose(Held::from(step));
     let lease = Ended {
         task_id: step.batch.task,
         no: step.batch.no,
@@ -296,7 +295,7 @@ fn told(
     let mut completed = BTreeSet::new();
     for ((outcome, step), replies) in settlement.outcomes.into_iter().zip(steps).zip(replies) {
         match &outcome {
-            Settled::Fenced => desk.leases.lose(held(step)),
+            Settled::Fenced => desk.leases.lose(Held::from(step)),
             // Every step of the last settlement says so.
             Settled::Stored { task_done: true, .. } if completed.insert(step.batch.task) => {
                 tracing::info!(task = %step.batch.task, "task completed");
@@ -308,11 +307,6 @@ fn told(
             let _ = reply.send(outcome.clone());
         }
     }
-}
-
-/// The lease that a step is of.
-fn held(step: &Step) -> Held {
-    Held { batch: step.batch, token: step.token }
 }
 
 fn record(steps: &[Step], started: Instant) {

@@ -202,6 +202,27 @@ impl Caution {
     }
 }
 
+/// A lease as its holder knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Held {
+    /// Which batch.
+    pub batch: BatchRef,
+    /// Its fence.
+    pub token: i64,
+}
+
+impl From<&Lease> for Held {
+    fn from(lease: &Lease) -> Self {
+        Self { batch: lease.batch, token: lease.token }
+    }
+}
+
+impl From<&Step> for Held {
+    fn from(step: &Step) -> Self {
+        Self { batch: step.batch, token: step.token }
+    }
+}
+
 /// A worker's claim on a batch.
 #[derive(Debug)]
 pub struct Lease {

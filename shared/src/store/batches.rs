@@ -10,7 +10,7 @@ use sqlx::FromRow;
 use super::control::lock_task;
 use super::credits::{lock_balance, post, try_post};
 use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
-use crate::domain::batch::{BatchRef, Lease};
+use crate::domain::batch::{BatchRef, Held, Lease};
 use crate::domain::clock::Millis;
 use crate::domain::done::Done;
 use crate::domain::id::{AccountId, TaskId};
@@ -44,15 +44,6 @@ impl Claim {
     pub fn held(&self) -> Held {
         Held { batch: self.batch, token: self.token }
     }
-}
-
-/// A lease as its holder knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Held {
-    /// Which batch.
-    pub batch: BatchRef,
-    /// Its fence.
-    pub token: i64,
 }
 
 #[derive(FromRow)]

@@ -25,7 +25,7 @@ use super::credits::post;
 use super::dispatch::mark_ready;
 use super::tasks::TallyRow;
 use super::{Result, Store, StoreError, Tx, deferrals, on, within};
-use crate::domain::batch::{After, BatchRef, Settled, Step, place};
+use crate::domain::batch::{After, BatchRef, Held, Settled, Step, place};
 use crate::domain::clock::Millis;
 use crate::domain::done::Done;
 use crate::domain::id::{AccountId, TaskId};
@@ -348,11 +348,14 @@ async fn pass_fences(tx: &mut Tx, number: i64, steps: &[&Step]) -> Result<Vec<Pa
             }
         }
     }
-    let key = |row: &Fenced| (BatchRef { task: row.task_id, no: row.no }, row.token);
+    let key = |row: &Fenced| {
+        let batch = BatchRef { task: row.task_id, no: row.no };
+        Held { batch, token: row.token }
+    };
     let mut held: HashMap<_, Fenced> = rows.into_iter().map(|row| (key(&row), row)).collect();
     let mut all = Vec::with_capacity(steps.len());
     for step in steps {
-        all.push(match held.remove(&(step.batch, step.token)) {
+        all.push(match held.remove(&Held::from(*step)) {
             Some(row) => {
                 let folded = Tally::from(row.tally);
                 let batch_done =

@@ -1,10 +1,10 @@
 //! Leasing: one holder at a time, never more credits than there are.
 
 use futures::future::join_all;
-use listmill_shared::domain::batch::{After, BatchRef, Lease, Settled};
+use listmill_shared::domain::batch::{After, BatchRef, Held, Lease, Settled};
 use listmill_shared::domain::task::{PauseReason, TaskStatus};
 use listmill_shared::domain::verdict::Reason;
-use listmill_shared::store::batches::{Claim, Held, Leasing};
+use listmill_shared::store::batches::{Claim, Leasing};
 use listmill_shared::store::credits::EntryFilter;
 
 use super::on_both_engines;
@@ -203,7 +203,7 @@ async fn renewing_tells_what_is_lost(world: World) {
     world.grant(100).await;
     let task = world.people(20).await;
     let lease = world.lease(task, 0).await;
-    let ours = Held { batch: lease.batch, token: lease.token };
+    let ours = Held::from(&lease);
     let stale = Held { batch: BatchRef { task, no: 1 }, token: lease.token };
     let until = world.app.now() + 60_000;
     let lost = world.app.store.renew(&[ours, stale], until).await.expect("renew");

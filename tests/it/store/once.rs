@@ -4,12 +4,11 @@
 use futures::future::join_all;
 use listmill_shared::app::submit::read::Format;
 use listmill_shared::app::submit::{Accepted, Submission};
-use listmill_shared::domain::batch::{After, LOST_ALONE};
+use listmill_shared::domain::batch::{After, Held, LOST_ALONE};
 use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::task::TaskStatus;
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::Store;
-use listmill_shared::store::batches::Held;
 use listmill_shared::store::checks::{Answered, Check, Closed};
 use listmill_shared::store::idempotency::RequestKey;
 use listmill_shared::store::sweep::Ended;
@@ -145,7 +144,7 @@ async fn leases_lost_in_a_row_are_counted(world: World) {
     for (begins, lost) in [(false, LOST_ALONE), (true, LOST_ALONE), (false, LOST_ALONE + 1)] {
         let lease = world.lease(task, 0).await;
         assert_eq!(lease.lost, lost);
-        let held = Held { batch: lease.batch, token: lease.token };
+        let held = Held::from(&lease);
         let store = &world.app.store;
         if begins {
             assert!(store.begin_alone(held, lost).await.expect("begin"));

@@ -49,11 +49,13 @@ async fn what_is_read_of_a_new_task_does_not_grow_with_it() {
             "INSERT INTO result_blocks (task_id, first_seq, step, no, deliverable, undeliverable,
                 risky, unknown, charged, refunded, reasons, payload)
             SELECT task_id, first_seq, no, no, addresses, 0, 0, 0, addresses, 0, 1, 'x' FROM batches
-            WHERE task_id = '{task}'"
+            WHERE task_id = '{task}';
+            INSERT INTO task_rows (task_id, no, payload)
+            SELECT task_id, no, 'x' FROM batches WHERE task_id = '{task}' ON CONFLICT DO NOTHING"
         );
         let ended = format!(
             "UPDATE batches SET state = 3, touched = 0 WHERE task_id = '{task}'; ANALYZE batches;
-            ANALYZE result_blocks"
+            ANALYZE result_blocks; ANALYZE task_rows"
         );
         let done = if part == "old" { format!("{blocks}; {ended}") } else { blocks };
         let done = AssertSqlSafe(done).into_sql_str();

@@ -1,10 +1,9 @@
 //! Repairs: idempotent, safe to run in every worker at once.
 
 use futures::future::join_all;
-use listmill_shared::domain::batch::{BatchRef, Capacity};
+use listmill_shared::domain::batch::{BatchRef, Capacity, Held};
 use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::verdict::Reason;
-use listmill_shared::store::batches::Held;
 use listmill_shared::store::checks::Check;
 use listmill_tests::sql;
 
@@ -104,7 +103,7 @@ async fn a_lease_renewed_meanwhile_is_not_taken_back(world: World) {
     let (store, later) = (&world.app.store, START + TTL + 1);
     let over = store.expired_leases(10, later).await.expect("leases");
     assert_eq!(over.len(), 2);
-    let held = Held { batch: kept.batch, token: kept.token };
+    let held = Held::from(&kept);
     store.renew(&[held], later + TTL).await.expect("renew");
     let back = store.take_back_all(&over, Some(later), later).await.expect("take back");
     assert_eq!(back, [lost.batch]);
