@@ -63,7 +63,7 @@ impl Sweeper<'_> {
         // Boxed: together they would be a future of many kilobytes. Those in turn any worker may do.
         futures::future::join_all([
             self.again_and_again("seen", 1, || self.still_there(&new)).boxed(),
-            self.tell_pace().boxed(),
+            self.tell_changes().boxed(),
             self.again_and_again("leases", 1, || self.in_turn(self.expired_leases())).boxed(),
             self.again_and_again("messages", 1, || self.in_turn(self.lost_messages())).boxed(),
             self.wiped().boxed(),
@@ -166,12 +166,16 @@ impl Sweeper<'_> {
         self.app.store.worker_seen(name, capacity, now).await
     }
 
-    /// Much faster than the fleet knows: it is told at once.
-    async fn tell_pace(&self) {
+    /// Much faster than the fleet knows, or a provider that has gone down or come back: it is told at once.
+    async fn tell_changes(&self) {
+        let mut health = self.health.clone();
         loop {
-            self.backlog.faster().await;
+            tokio::select! {
+                () = self.backlog.faster() => {}
+                () = health.changed() => {}
+            }
             if let Err(error) = self.seen().await {
-                tracing::debug!(%error, "the pace is told a little later");
+                tracing::debug!(%error, "what the worker can do is told a little later");
             }
         }
     }

@@ -7,29 +7,64 @@ use listmill_tests::{Setup, Size, for_each_size};
 use super::server::Script;
 use super::world::World;
 
-for_each_size!(a_dead_network_pauses_tasks_and_concludes_nothing);
+for_each_size!(
+    a_dead_network_pauses_tasks_and_concludes_nothing,
+    the_fleet_learns_at_once_that_a_provider_is_down,
+);
 
 /// So many that asking each host once is enough to suspect the network.
 const DOMAINS: usize = 24;
 const EACH: usize = 5;
 
-async fn a_dead_network_pauses_tasks_and_concludes_nothing(size: Size) {
-    let world = World::new().await;
-    let ip = |n: usize| format!("127.0.9.{}", n + 1);
+/// The address of the host of a domain.
+fn ip(n: usize) -> String {
+    format!("127.0.9.{}", n + 1)
+}
+
+/// A deployment whose mail hosts have names, and are not there.
+fn setup(world: &World, size: Size) -> Setup {
     for n in 0..DOMAINS {
         let (domain, host) = (format!("d{n}.test"), format!("mx.d{n}.test"));
         world.zone.mx(&domain, 10, &host);
         world.zone.ip(&host, &ip(n));
     }
-    let setup = Setup::new(size.with(1, 1)).env("LISTMILL_PROVIDER", "smtp");
-    let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
-    let setup = setup.env("LISTMILL_SMTP_PORT", world.port.to_string());
-    let setup = setup.env("LISTMILL_PACE", "off").env("LISTMILL_RETRY_DELAYS", "1s,1s,1s");
-    let app = setup.start().await;
+    Setup::new(size.with(1, 1))
+        .env("LISTMILL_PROVIDER", "smtp")
+        .env("LISTMILL_DNS", world.zone.address.to_string())
+        .env("LISTMILL_SMTP_PORT", world.port.to_string())
+        .env("LISTMILL_PACE", "off")
+        .env("LISTMILL_RETRY_DELAYS", "1s,1s,1s")
+}
+
+/// Some addresses of each domain.
+fn list() -> Vec<String> {
+    (0..DOMAINS * EACH).map(|i| format!("known{i}@d{}.test", i % DOMAINS)).collect()
+}
+
+/// A sweep is far away: it is not what tells it.
+async fn the_fleet_learns_at_once_that_a_provider_is_down(size: Size) {
+    let world = World::new().await;
+    let app = setup(&world, size).env("LISTMILL_SWEEP_INTERVAL", "60s").start().await;
+    let customer = app.customer(1_000).await;
+    let working = async || {
+        let sql = "SELECT count(*) FROM workers WHERE concurrency > 0";
+        listmill_tests::sql::number(&app.database_url(), sql).await
+    };
+    assert_eq!(working().await, 1);
+    customer.client.submit(&list()).await;
+    listmill_tests::eventually("nobody works", Duration::from_secs(30), || async {
+        (working().await == 0).then_some(())
+    })
+    .await;
+    app.finish().await;
+}
+
+async fn a_dead_network_pauses_tasks_and_concludes_nothing(size: Size) {
+    let world = World::new().await;
+    let app = setup(&world, size).start().await;
     let customer = app.customer(1_000).await;
     let client = &customer.client;
-    let all = DOMAINS * EACH;
-    let list: Vec<String> = (0..all).map(|i| format!("known{i}@d{}.test", i % DOMAINS)).collect();
+    let (list, all) = (list(), DOMAINS * EACH);
     let id = client.submit(&list).await.id;
     let limit = Duration::from_secs(60);
     let task = client.wait_for(&id, "paused", limit).await;
