@@ -255,8 +255,9 @@ async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<Acc
 /// Takes leases `s`, wanting credits for every unfinished chargeable address that is not set aside beyond the
 /// horizon. Held credits of a batch that nobody has leased would be a fault; they are never written over.
 macro_rules! claim {
-    ($claims:literal, $token:literal) => {
+    ($with:literal, $claims:literal, $token:literal) => {
         concat!(
+            $with,
             "UPDATE batches SET state = 2, touched = 1, lease_token = s.token, due_at = s.until,
                 attempt = attempt + 1, source = $1,
                 held = chargeable - charged - refunded - (SELECT count(*) FROM deferrals d
@@ -281,16 +282,19 @@ async fn claim_batches(
     horizon: Millis,
 ) -> Result<HashMap<Held, Claimed>> {
     // Locked in the order of their numbers, as everywhere. An array in a sub-select hides its length: who
-    // knows it plans anew each time, which takes longer than the work.
+    // knows it plans anew each time, which takes longer than the work. Materialized: where PostgreSQL takes
+    // the table for an empty one, it would look for all of them again for each row of the table.
     const PG: &str = claim!(
-        "(SELECT c.task_id, c.no, c.token, c.until
+        "WITH s AS MATERIALIZED (SELECT c.task_id, c.no, c.token, c.until
             FROM UNNEST((SELECT $3::UUID[]), (SELECT $4::INTEGER[]), (SELECT $5::BIGINT[]),
                 (SELECT $6::BIGINT[])) AS c (task_id, no, token, until)
             JOIN batches o ON o.task_id = c.task_id AND o.no = c.no
-            WHERE o.state IN (0, 1) ORDER BY c.task_id, c.no FOR NO KEY UPDATE OF o) AS s",
+            WHERE o.state IN (0, 1) ORDER BY c.task_id, c.no FOR NO KEY UPDATE OF o) ",
+        "s",
         "s.token"
     );
     const LITE: &str = claim!(
+        "",
         "(SELECT $3 AS task_id, $4 AS no, $5 AS token, $6 AS until) AS s",
         "CAST($5 AS BIGINT)"
     );

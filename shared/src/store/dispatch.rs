@@ -340,22 +340,22 @@ async fn queue_next(
     resend_at: Millis,
 ) -> Result<Vec<(BatchRef, i64)>> {
     // PostgreSQL passes by a batch that a doubled message is just leasing: waiting for several of
-    // them in no order could end in a circle. SQLite has one writer, and we are it. The join is by both
-    // columns: with the task as a constant, PostgreSQL may take it for a small one and read all of it. Task
-    // and limit are hidden in sub-selects: who knows them plans anew each time.
+    // them in no order could end in a circle. SQLite has one writer, and we are it. No join:
+    // where PostgreSQL takes the task, or the table, for a small one, it would read all of it. Task and limit
+    // are hidden in sub-selects: who knows them plans anew each time.
     const LITE: &str = "UPDATE batches SET state = 1, due_at = $3
         WHERE task_id = $1 AND state = 0 AND no IN (
             SELECT no FROM batches WHERE task_id = $1 AND state = 0 ORDER BY no LIMIT $2)
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
         RETURNING no, addresses";
     const PG: &str = "WITH next AS MATERIALIZED (
-            SELECT task_id, no FROM batches
+            SELECT no FROM batches
             WHERE task_id = (SELECT CAST($1 AS UUID)) AND state = 0
             ORDER BY no LIMIT (SELECT CAST($2 AS BIGINT)) FOR NO KEY UPDATE SKIP LOCKED)
-        UPDATE batches b SET state = 1, due_at = $3 FROM next
-        WHERE b.task_id = next.task_id AND b.no = next.no
+        UPDATE batches SET state = 1, due_at = $3
+        WHERE task_id = (SELECT CAST($1 AS UUID)) AND no = ANY (ARRAY(SELECT no FROM next))
           AND EXISTS (SELECT 1 FROM tasks WHERE id = $1 AND status IN ('queued', 'running'))
-        RETURNING b.no, b.addresses";
+        RETURNING no, addresses";
     let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
     let mut queued: Vec<(i32, i32)> = on!(tx, c => sqlx::query_as(sql)
         .bind(task).bind(most).bind(resend_at).fetch_all(c).await)?;

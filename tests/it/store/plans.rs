@@ -1,11 +1,17 @@
 //! What a statement reads follows what it asks for, not the size of a task, and not what PostgreSQL believes of
 //! a task that it has no figures of yet.
 
+use std::time::Duration;
+
+use listmill_shared::domain::batch::{After, BatchRef};
+use listmill_shared::domain::verdict::Reason;
+use listmill_shared::store::batches::{Claim, Leasing};
+use listmill_tests::eventually;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqlSafeStr};
 
 use super::statements::statements;
-use super::world::{BATCH, World};
+use super::world::{BATCH, World, findings, step};
 
 /// Batches of a task.
 const BATCHES: usize = 2_000;
@@ -81,4 +87,44 @@ async fn what_is_read_of_a_new_task_does_not_grow_with_it() {
         println!("{name}: {read} rows");
         assert!(read <= FEW, "{name} reads {read} rows of a task of {BATCHES} batches");
     }
+}
+
+/// Rows of batches that were read and changed so far, in the figures that PostgreSQL keeps.
+async fn so_far(link: &mut PgConnection) -> (i64, i64) {
+    let sql = "SELECT seq_tup_read + COALESCE(idx_tup_fetch, 0), n_tup_upd FROM pg_stat_user_tables
+        WHERE relname = 'batches'";
+    sqlx::query_as(sql).fetch_one(link).await.expect("figures")
+}
+
+/// All lists were erased, and the table was vacuumed: PostgreSQL takes it for empty until it is analyzed again,
+/// while a new list stands in it.
+#[tokio::test]
+async fn a_table_that_was_emptied_is_not_read_over_and_over() {
+    let world = World::postgres().await;
+    world.grant(100 * (BATCH * BATCHES) as i64).await;
+    let mut link = PgConnection::connect(&world.url).await.expect("PostgreSQL");
+    let now = world.app.now();
+    let old = world.people(BATCH * BATCHES).await;
+    world.app.cancel(old, world.account).await.expect("cancel");
+    world.app.store.erase_task(old, world.account, now).await.expect("erase");
+    world.app.empty(old, Duration::MAX).await;
+    let emptied = "VACUUM (TRUNCATE false) batches";
+    sqlx::raw_sql(emptied).execute(&mut link).await.expect(emptied);
+    let task = world.people(BATCH * BATCHES).await;
+    let (read, changed) = so_far(&mut link).await;
+    let claims: Vec<Claim> = (0..32).map(|no| world.claim(BatchRef { task, no })).collect();
+    let mut steps = Vec::new();
+    for leasing in world.app.store.lease(&claims, "here", now, now).await.expect("lease") {
+        let Leasing::Leased(lease) = leasing else { panic!("{leasing:?}") };
+        steps.push(step(&lease, findings(&lease, |_| Reason::Accepted), After::Release));
+    }
+    world.settle(world.number(), &steps).await;
+    let figures = eventually("the figures", Duration::from_secs(30), || async {
+        let mut link = PgConnection::connect(&world.url).await.expect("PostgreSQL");
+        Some(so_far(&mut link).await).filter(|now| now.1 >= changed + 64)
+    })
+    .await;
+    let read = figures.0 - read;
+    println!("{read} rows");
+    assert!(read < 10 * BATCHES as i64, "{read} rows of {BATCHES}");
 }
