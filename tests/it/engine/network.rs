@@ -52,7 +52,7 @@ async fn the_fleet_learns_at_once_that_a_provider_is_down(size: Size) {
     };
     assert_eq!(working().await, 1);
     customer.client.submit(&list()).await;
-    listmill_tests::eventually("nobody works", Duration::from_secs(30), || async {
+    listmill_tests::eventually("nobody works", Duration::from_secs(45), || async {
         (working().await == 0).then_some(())
     })
     .await;
