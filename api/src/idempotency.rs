@@ -137,6 +137,11 @@ impl Once {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
+    /// Is there no body?
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+
     /// Makes the place the calling key's own: the answer holds something that only this key gets.
     pub fn scoped(mut self, caller: &Caller) -> Self {
         self.route = format!("{} {}", self.route, caller.key);

@@ -5,6 +5,8 @@
 //! handler a [`gate::Caller`]; no handler can be reached without one. Errors of every layer become
 //! answers in one place, [`problem`].
 
+mod blocks;
+mod client_ip;
 mod connections;
 mod cursor;
 mod extract;
@@ -14,7 +16,9 @@ mod idempotency;
 mod limits;
 mod openapi;
 mod problem;
+mod refusals;
 mod routes;
+mod scopes;
 mod view;
 
 use std::ops::Deref;
@@ -58,7 +62,7 @@ pub(crate) struct Shared {
     pub provider: Arc<dyn Provider>,
     pub limiter: Limiter,
     pub proxies: Vec<IpNet>,
-    pub blocks: gate::Blocks,
+    pub blocks: blocks::Blocks,
     /// Submissions that may be received at once.
     pub submissions: Arc<Semaphore>,
     /// Streams without an end of their own stop when this is cancelled.
@@ -85,9 +89,9 @@ impl Api {
         };
         Ok(Self(Arc::new(Shared {
             limiter: Limiter::new(redis),
-            proxies: gate::parse_proxies(&app.settings.trusted_proxies)
+            proxies: client_ip::parse_proxies(&app.settings.trusted_proxies)
                 .map_err(ServeError::TrustedProxies)?,
-            blocks: gate::Blocks::default(),
+            blocks: blocks::Blocks::default(),
             submissions: Arc::new(Semaphore::new(app.settings.max_submissions)),
             app,
             provider,

@@ -8,7 +8,7 @@ use listmill_shared::domain::key::Key;
 use listmill_shared::queue::limits::{Allowance, Bucket, Judged};
 use serde_json::json;
 
-use crate::gate::plain;
+use crate::refusals::plain;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -40,7 +40,7 @@ pub fn budget(route: &str, key: &Key, default: u32) -> Budget {
         }
     };
     Budget {
-        bucket: Bucket { key: key.id, route: name },
+        bucket: Bucket { key: key.budget, route: name },
         allowance: Allowance { per_minute, per_day },
     }
 }
@@ -127,18 +127,9 @@ mod tests {
 
     fn key(rate_limit: Option<i64>) -> Key {
         let ids = Ids::seeded(1);
-        Key {
-            id: KeyId::new(&ids, 1),
-            account: AccountId::new(&ids, 1),
-            start: String::from("VECabcde"),
-            label: String::from("x"),
-            disabled: false,
-            suspended: None,
-            deleted_at: None,
-            expires_at: None,
-            rate_limit,
-            created_at: 1,
-        }
+        let (id, account) = (KeyId::new(&ids, 1), AccountId::new(&ids, 1));
+        let key = Key::new(id, account, String::from("VECabcde"), String::from("x"), 1);
+        Key { rate_limit, ..key }
     }
 
     #[test]

@@ -266,6 +266,13 @@ pub struct Flags {
 /// protection, `expired` by itself, `deleted` for good.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
+pub enum Environment {
+    Live,
+    Test,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum KeyStatus {
     Active,
     Disabled,

@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use listmill_shared::app::control::ControlError;
+use listmill_shared::app::keys::KeyError;
 use listmill_shared::app::submit::read::ReadError;
 use listmill_shared::app::submit::{BodyError, SubmitError};
 use listmill_shared::app::verify::VerifyError;
@@ -55,10 +56,13 @@ kinds! {
     NOT_FOUND = 404 "not_found" "There is no such route";
     TASK_NOT_FOUND = 404 "task_not_found" "There is no such task";
     RESULT_NOT_FOUND = 404 "result_not_found" "There is no such result";
+    KEY_LIMIT = 403 "key_limit" "Usage limit exceeded";
     KEY_NOT_FOUND = 404 "key_not_found" "There is no such key";
     METHOD_NOT_ALLOWED = 405 "method_not_allowed" "This route does not take that method";
     BODY_IDLE = 408 "body_idle" "The body took too long to arrive";
     WRONG_STATE = 409 "wrong_state" "The task's status does not allow that";
+    KEY_STATE = 409 "key_state" "The key's state does not allow that";
+    TOO_MANY_KEYS = 409 "too_many_keys" "One call may end 10,000 keys";
     KEY_REUSED = 409 "idempotency_key_reused" "The Idempotency-Key was used with another request";
     IN_PROGRESS = 409 "idempotency_in_progress" "The first request with this Idempotency-Key is at work";
     BODY_TOO_LARGE = 413 "body_too_large" "The body is too large";
@@ -108,6 +112,13 @@ impl Problem {
         let mut problem = Self::new(INSUFFICIENT_CREDITS, BUY);
         problem.extra.insert(String::from("current_balance"), balance.into());
         problem.extra.insert(String::from("message"), BUY.into());
+        problem
+    }
+
+    /// The key's own limit of credits does not allow it; the gate's words, and why.
+    pub fn key_limit(reason: String) -> Self {
+        let mut problem = Self::new(KEY_LIMIT, reason.clone());
+        problem.extra.insert(String::from("reason"), reason.into());
         problem
     }
 
@@ -253,6 +264,21 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Field(bad) => Self::field(bad.field, bad.want),
+            KeyError::NotFound => Self::key_not_found(),
+            KeyError::State(detail) => Self::new(KEY_STATE, detail),
+            KeyError::TooMany => {
+                Self::new(TOO_MANY_KEYS, "Nothing was ended. Name fewer, for instance by stage.")
+            }
+            KeyError::Task(error) => error.into(),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
@@ -282,6 +308,9 @@ impl From<VerifyError> for Problem {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Insufficient => Self::insufficient(0),
+            VerifyError::KeyLimit { limit } => Self::key_limit(format!(
+                "this API key has used up its own limit of {limit} credits"
+            )),
             VerifyError::TakenOver => crate::idempotency::taken_over(),
             VerifyError::Store(error) => error.into(),
         }
@@ -294,6 +323,7 @@ impl From<SubmitError> for Problem {
             SubmitError::Read(error) => error.into(),
             SubmitError::Body(error) => error.into(),
             SubmitError::Insufficient { balance, .. } => Self::insufficient(balance),
+            error @ SubmitError::KeyLimit { .. } => Self::key_limit(error.to_string()),
             SubmitError::KeyReused => Self::new(
                 KEY_REUSED,
                 "An Idempotency-Key stands for one request, body included. Take a new one.",

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::id::TaskId;
-use listmill_shared::domain::key::Key;
 use listmill_shared::domain::ledger::Entry;
 use listmill_shared::domain::task::{PauseReason, Task, TaskStatus};
 use listmill_shared::domain::verdict::{Credit, Flags, Reason, Status};
@@ -309,53 +308,6 @@ pub fn write_stamp(out: &mut Vec<u8>, at: Millis) {
         y1, y2, y3, y4, b'-', mo1, mo2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2,
         b'.', f1, f2, f3, b'Z',
     ]);
-}
-
-/// A key, without its secret.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Key)]
-pub struct KeyView {
-    /// Its id.
-    #[schema(example = "key_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e")]
-    pub id: String,
-    /// The first characters of its secret, to tell keys apart.
-    #[schema(example = "VECk7mpq")]
-    pub start: String,
-    /// The owner's name for it.
-    pub label: String,
-    /// Whether it opens the door.
-    #[schema(value_type = openapi::KeyStatus)]
-    pub status: &'static str,
-    /// Why it is suspended, if it is.
-    pub suspended_reason: Option<String>,
-    /// When it was made.
-    #[schema(format = DateTime)]
-    pub created_at: String,
-    /// When it ends by itself.
-    #[schema(format = DateTime)]
-    pub expires_at: Option<String>,
-    /// Requests a minute under `/v1`; null = the default.
-    pub rate_limit: Option<i64>,
-    /// Tasks that were cancelled along with it, where that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cancelled_tasks: Option<Vec<String>>,
-}
-
-impl KeyView {
-    /// A key as it is shown at `now`.
-    pub fn new(key: &Key, now: Millis) -> Self {
-        Self {
-            id: key.id.to_string(),
-            start: key.start.clone(),
-            label: key.label.clone(),
-            status: key.status(now),
-            suspended_reason: key.suspended.clone(),
-            created_at: stamp(key.created_at),
-            expires_at: key.expires_at.map(stamp),
-            rate_limit: key.rate_limit,
-            cancelled_tasks: None,
-        }
-    }
 }
 
 /// One movement of credits.

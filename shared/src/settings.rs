@@ -32,6 +32,8 @@ pub struct Settings {
     pub worker_bind: Option<String>,
     pub trusted_proxies: String,
     pub key_prefix: String,
+    pub key_pepper: Secret,
+    pub data_dir: String,
     pub worker_concurrency: usize,
     pub batch_size: u32,
     pub max_addresses: u64,

@@ -20,6 +20,7 @@ mod fairness;
 mod freezes;
 mod gate;
 mod idempotency;
+mod key_life;
 mod key_outlives;
 mod keys;
 mod layers;

@@ -185,7 +185,8 @@ impl Deployment {
     }
 
     /// The binary with this deployment's settings, in a folder without a settings file.
-    pub(crate) fn launch(&self) -> Launch {
+    /// How a command of this deployment is started.
+    pub fn launch(&self) -> Launch {
         let mut launch = Launch::new(binary(), &self.folder);
         launch.env = self.env.clone();
         launch.env.push(("LISTMILL_DATABASE_URL".into(), self.database_url()));

@@ -71,6 +71,7 @@ impl Sweeper<'_> {
             self.again_and_again("provider", 1, || self.follow_health()).boxed(),
             self.again_and_again("deferrals", 1, || self.wake()).boxed(),
             self.again_and_again("checks", 1, || self.in_turn(self.expired_checks())).boxed(),
+            self.again_and_again("counts", 1, || self.in_turn(self.count_credits())).boxed(),
             self.again_and_again("erasures", 1, || self.in_turn(self.erasures())).boxed(),
             self.again_and_again("sessions", 1, || self.in_turn(self.frozen_sessions())).boxed(),
             self.blockers().boxed(),
@@ -272,6 +273,11 @@ impl Sweeper<'_> {
             self.app.store.close_check(check, false, now).await?;
         }
         Ok(())
+    }
+
+    /// What ended tasks charged is counted to whoever submitted them.
+    async fn count_credits(&self) -> Result<(), StoreError> {
+        self.app.count_key_credits().await.map(|_| ())
     }
 
     /// What is left of erased tasks, a bounded time for each.

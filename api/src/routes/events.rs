@@ -46,7 +46,7 @@ pub async fn events(
     Id(id): Id<TaskId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let task = api.app.task(id, caller.account).await?;
+    let task = caller.task(&api, id).await?;
     let seen = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok()?.trim().parse::<i64>().ok());

@@ -124,7 +124,7 @@ pub async fn verify_single(
     Json(body): Json<Verification>,
 ) -> Result<axum::Json<SeedResult>, Problem> {
     let email = body.email()?;
-    let verified = api.app.verify(caller.account, &email, &*api.provider, None).await?;
+    let verified = api.app.verify(caller.payer(), &email, &*api.provider, None).await?;
     let found = verified.found;
     Ok(axum::Json(found.into()))
 }
@@ -267,7 +267,7 @@ pub async fn get_results(
 ) -> Result<Response, Problem> {
     let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0 - 1);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
-    let task = api.app.task(id, caller.account).await?;
+    let task = caller.task(&api, id).await?;
     let wanted = Wanted { after, limit, follow: false };
     let page = page(&api.app.store, &task, wanted, None).await?;
     let body = SeedResults {

@@ -11,13 +11,14 @@ pub mod tasks;
 pub mod verifications;
 
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, response::Redirect};
 use listmill_shared::app::App;
 use utoipa::OpenApi;
+use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -27,6 +28,7 @@ use crate::gate::gate;
 use crate::health::{self, observe};
 use crate::openapi::Document;
 use crate::problem::{self, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, plain};
+use crate::scopes::need;
 
 /// Everything that the API process serves.
 pub fn router(api: Api) -> Router {
@@ -35,6 +37,7 @@ pub fn router(api: Api) -> Router {
     let (health, of_health) = health_routes().split_for_parts();
     document.merge(of_seed);
     document.merge(of_health);
+    show_scopes(&mut document);
     // The gate stands before every method of a known route; an unknown route has no gate.
     let gate = from_fn_with_state(api.clone(), gate);
     let own = own.method_not_allowed_fallback(wrong_method).route_layer(gate.clone());
@@ -51,6 +54,29 @@ pub fn router(api: Api) -> Router {
         .route("/favicon.ico", get(|| async { Redirect::permanent("/docs/favicon-32x32.png") }))
         .fallback(unknown_route)
         .layer(from_fn(observe))
+}
+
+/// Says at each operation which scope its key needs.
+fn show_scopes(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        if !path.starts_with("/v1/") && !path.starts_with("/api/") {
+            continue;
+        }
+        let operations = [
+            (Method::GET, &mut item.get),
+            (Method::POST, &mut item.post),
+            (Method::PATCH, &mut item.patch),
+            (Method::PUT, &mut item.put),
+            (Method::DELETE, &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            let (Some(operation), Some(scope)) = (operation, need(&method, path).scope) else {
+                continue;
+            };
+            let scheme = |name: &str| SecurityRequirement::new(name, [scope.as_str()]);
+            operation.security = Some(vec![scheme("bearer"), scheme("api_key")]);
+        }
+    }
 }
 
 /// The three pages of a worker process.
@@ -73,9 +99,12 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(credits::credits))
         .routes(routes!(credits::ledger))
         .routes(routes!(keys::create, keys::list))
-        .routes(routes!(keys::show, keys::delete))
-        .routes(routes!(keys::disable))
+        .routes(routes!(keys::end::several))
+        .routes(routes!(keys::show, keys::update, keys::end::delete))
+        .routes(routes!(keys::end::disable))
         .routes(routes!(keys::enable))
+        .routes(routes!(keys::rotate::rotate))
+        .routes(routes!(keys::end::show))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {

@@ -96,7 +96,7 @@ pub async fn results(
     let reasons = filter(params.status.as_deref(), params.reason.as_deref())?;
     let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0 - 1);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
-    let task = api.app.task(id, caller.account).await?;
+    let task = caller.task(&api, id).await?;
     match shape {
         Shape::Csv => download::csv(&api.app.store, &task, reasons).await,
         Shape::Ndjson => Ok(download::ndjson(&api.app.store, &task, reasons)),
@@ -120,7 +120,7 @@ pub async fn result(
 ) -> Result<Response, Problem> {
     let Path((id, seq)) = path.map_err(|_| Problem::task_not_found())?;
     let id: TaskId = id.parse().map_err(|_| Problem::task_not_found())?;
-    let task = api.app.task(id, caller.account).await?;
+    let task = caller.task(&api, id).await?;
     let missing = || {
         Problem::new(
             RESULT_NOT_FOUND,

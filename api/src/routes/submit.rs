@@ -330,6 +330,7 @@ impl Intake {
         let submission = Submission {
             account: caller.account,
             key: Some(caller.key),
+            key_limited: caller.door.credit_limit.is_some(),
             idempotency: idempotency.filter(|_| !plan.dry_run).map(|key| (request(key), rest)),
             format: plan.format,
             gzip: plan.gzip,

@@ -38,7 +38,8 @@ pub struct ListParams {
 
 /// List tasks
 ///
-/// Newest first. All tasks of the account, whichever key submitted them.
+/// Newest first. All tasks of the account, whichever key submitted them; with `tasks:own` those that this key
+/// submitted.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(ListParams), responses(
     (status = 200, description = "A page of tasks.", body = Page<TaskView<'static>>), Bad, Gate))]
 pub async fn list(
@@ -52,7 +53,10 @@ pub async fn list(
         .transpose()?;
     let from = cursor::<TaskId>(params.cursor.as_deref())?;
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
-    let mut tasks = api.app.store.tasks(caller.account, status, from, limit + 1).await?;
+    let mut tasks = {
+        let own = caller.own_only();
+        api.app.store.tasks(caller.account, own, status, from, limit + 1).await?
+    };
     let next_cursor = cut(&mut tasks, limit, |task| task.id);
     let now = api.app.now();
     let data: Vec<TaskView> = tasks.iter().map(|task| TaskView::new(task, now)).collect();
@@ -70,7 +74,7 @@ pub async fn show(
     caller: Caller,
     Id(id): Id<TaskId>,
 ) -> Result<Response, Problem> {
-    let task = api.app.task(id, caller.account).await?;
+    let task = caller.task(&api, id).await?;
     Ok(json(StatusCode::OK, TaskView::new(&task, api.app.now()).json()))
 }
 
@@ -85,6 +89,7 @@ pub async fn erase(
     caller: Caller,
     Id(id): Id<TaskId>,
 ) -> Result<StatusCode, Problem> {
+    caller.check_own(&api, id).await?;
     api.app.erase(id, caller.account).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -134,8 +139,8 @@ pub async fn cancel(
     Id(id): Id<TaskId>,
     once: Once,
 ) -> Result<Done, Problem> {
-    let app = api.app.clone();
-    let account = caller.account;
+    caller.check_own(&api, id).await?;
+    let (app, account) = (api.app.clone(), caller.account);
     once.run(&api, &caller, move |_| async move {
         let (task, settlement) = app.cancel(id, account).await?;
         let task = TaskView::new(&task, app.now());
@@ -158,8 +163,8 @@ pub async fn pause(
     Id(id): Id<TaskId>,
     once: Once,
 ) -> Result<Done, Problem> {
-    let app = api.app.clone();
-    let account = caller.account;
+    caller.check_own(&api, id).await?;
+    let (app, account) = (api.app.clone(), caller.account);
     once.run(&api, &caller, move |_| async move {
         let task = app.pause(id, account).await?;
         Ok(Answer::ok(TaskView::new(&task, app.now()).json()))
@@ -181,8 +186,8 @@ pub async fn resume(
     Id(id): Id<TaskId>,
     once: Once,
 ) -> Result<Done, Problem> {
-    let app = api.app.clone();
-    let account = caller.account;
+    caller.check_own(&api, id).await?;
+    let (app, account) = (api.app.clone(), caller.account);
     once.run(&api, &caller, move |_| async move {
         let task = app.resume(id, account).await?;
         Ok(Answer::ok(TaskView::new(&task, app.now()).json()))

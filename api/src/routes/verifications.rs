@@ -44,11 +44,11 @@ impl Verification {
         Bad, Poor, Conflict, Gate))]
 pub async fn verify(State(api): State<Api>, caller: Caller, once: Once) -> Result<Done, Problem> {
     let email = once.json::<Verification>()?.email()?;
-    let (app, provider, account) = (api.app.clone(), Arc::clone(&api.provider), caller.account);
+    let (app, provider, payer) = (api.app.clone(), Arc::clone(&api.provider), caller.payer());
     once.run(&api, &caller, move |Place { salt, request }| async move {
         let render = |found: &Found| to_json(&ResultView::new(found));
         let keep = request.as_ref().map(|request| Keep { request, salt: &salt, render: &render });
-        let verified = app.verify(account, &email, &*provider, keep).await?;
+        let verified = app.verify(payer, &email, &*provider, keep).await?;
         Ok(Answer { kept: verified.kept, ..Answer::ok(render(&verified.found)) })
     })
     .await

@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use listmill_shared::app::App;
+use listmill_shared::app::keys::End;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
-use listmill_shared::domain::key::Key;
+use listmill_shared::domain::key::{Key, Suspension};
 use listmill_shared::domain::ledger::{Books, Kind};
-use listmill_shared::store::accounts::KeyChange;
+use listmill_shared::store::keys::Filter;
 use serde_json::{Value, json};
 
 use super::{Context, make_key, open};
@@ -127,38 +128,43 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
         }
         KeyCommand::Suspend { key_id, reason } => {
             ensure!(!reason.trim().is_empty(), "the reason is empty; the key's user is told it");
-            change_key(app, out, &key_id, KeyChange::Suspend(reason.clone()), &reason).await
+            let id = key_id_of(&key_id)?;
+            let suspension = Suspension { reason, until: None, note: None };
+            let ended = app.end_key(id, None, &End::Suspend(suspension), false).await;
+            let key = ended.with_context(|| no_key(id))?.key;
+            show_changed(app, out, &key)
         }
         KeyCommand::Unsuspend { key_id, reason } => {
-            let reason = reason.unwrap_or_default();
-            change_key(app, out, &key_id, KeyChange::Unsuspend, &reason).await
+            let id = key_id_of(&key_id)?;
+            let key = app.unsuspend_key(id).await.with_context(|| no_key(id))?;
+            tracing::info!(key = %id, reason = reason.unwrap_or_default(), "suspension lifted");
+            show_changed(app, out, &key)
         }
     }
 }
 
-async fn change_key(
-    app: &App,
-    out: &Output,
-    id: &str,
-    change: KeyChange,
-    reason: &str,
-) -> Result<()> {
-    let id: KeyId = id.parse().with_context(|| {
-        format!("{id:?}: wanted is a key's id (key_…), as `listmill admin key list` shows it")
-    })?;
-    let key = app.store.change_key(id, None, &change, app.now()).await?;
-    let key = key.with_context(|| format!("no key {id}, or it is deleted"))?;
+fn key_id_of(text: &str) -> Result<KeyId> {
+    text.parse().with_context(|| {
+        format!("{text:?}: wanted is a key's id (key_…), as `listmill admin key list` shows it")
+    })
+}
+
+fn no_key(id: KeyId) -> String {
+    format!("no key {id}, or it is deleted")
+}
+
+fn show_changed(app: &App, out: &Output, key: &Key) -> Result<()> {
     let status = key.status(app.now());
-    tracing::info!(key = %id, %reason, ?change, "key changed by an operator");
-    out.object(&key_object(app, &key))?;
-    out.say(format!("key {id} ({}) is {status} from now on; running tasks go on", key.label));
+    out.object(&key_object(app, key))?;
+    out.say(format!("key {} ({}) is {status} from now on; running tasks go on", key.id, key.label));
     Ok(())
 }
 
 async fn list_keys(app: &App, out: &Output, owner: Option<AccountId>) -> Result<()> {
+    let filter = Filter { account: owner, ..Filter::default() };
     let mut keys: Vec<Key> = Vec::new();
     loop {
-        let page = app.store.keys(owner, keys.last().map(|key| key.id), PAGE).await?;
+        let page = app.store.keys(&filter, keys.last().map(|key| key.id), PAGE).await?;
         let full = page.len() as i64 == PAGE;
         keys.extend(page);
         if !full {
@@ -195,7 +201,7 @@ fn key_object(app: &App, key: &Key) -> Value {
         "label": key.label,
         "start": key.start,
         "status": key.status(app.now()),
-        "suspended_reason": key.suspended,
+        "suspended_reason": key.suspended.as_ref().map(|suspension| &suspension.reason),
         "created_at": rfc3339(key.created_at),
         "expires_at": key.expires_at.map(rfc3339),
     })

@@ -14,9 +14,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use listmill_shared::app::App;
-use listmill_shared::app::keys::NewKey;
+use listmill_shared::app::keys::By;
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::domain::id::{AccountId, Ids, KeyId};
+use listmill_shared::domain::key::fields::Fields;
 use listmill_shared::settings::{ServerUrl, Settings};
 use listmill_shared::store::{Store, StoreError};
 
@@ -41,7 +42,7 @@ pub async fn open(context: &Context) -> Result<App> {
         .with_context(|| format!("cannot open {}", settings.database_url))?;
     match (app.store.check_schema().await, &app.store) {
         (Err(StoreError::SchemaTooOld), Store::Lite { .. }) => {
-            migrate::migrate(&app.store, context.output).await?;
+            migrate::migrate(&app, context.output).await?;
             crate::output::complain(&format!(
                 "note: brought the schema of {} up to date",
                 settings.database_url
@@ -58,6 +59,12 @@ pub fn sqlite_url(path: &Path) -> ServerUrl {
     ServerUrl::from(format!("sqlite://{path}"))
 }
 
+/// Learns the pepper that keys are stored with. Beside a SQLite file it is made, should there be none.
+pub async fn open_keyring(app: &App) -> Result<()> {
+    app.open_keyring(matches!(app.store, Store::Lite { .. })).await?;
+    Ok(())
+}
+
 /// Makes a key; the secret is the caller's to show.
 pub async fn make_key(
     app: &App,
@@ -66,8 +73,15 @@ pub async fn make_key(
     expires_at: Option<Millis>,
     rate_limit: Option<i64>,
 ) -> Result<(KeyId, String)> {
-    let new = NewKey { account, label: label.to_owned(), expires_at, rate_limit };
-    let (key, secret) = app.create_key(new, &app.ids.bytes()).await?;
+    let fields = Fields {
+        label: Some(label.to_owned()),
+        expires_at: Some(expires_at),
+        rate_limit: Some(rate_limit),
+        ..Fields::default()
+    };
+    open_keyring(app).await?;
+    let salt: [u8; 32] = app.ids.bytes();
+    let (key, secret) = app.create_key(account, fields, By::Operator, &salt).await?;
     Ok((key.id, secret.reveal().to_owned()))
 }
 

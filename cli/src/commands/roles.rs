@@ -24,6 +24,7 @@ pub async fn api(context: Context) -> Result<ExitCode> {
     let provider =
         listmill_worker::provider::build(&context.settings, &context.clock, &context.ids)?;
     let Some(app) = open_patiently(&context).await? else { return Ok(ExitCode::SUCCESS) };
+    app.open_keyring(false).await?;
     let listener = listen(&context.settings.bind, "bind").await?;
     listmill_api::install_metrics()?;
     let url = url_of(listener.local_addr()?);

@@ -33,7 +33,7 @@ pub async fn run(context: Context) -> Result<ExitCode> {
         let app = App::open(settings.clone(), context.clock.clone(), context.ids.clone())
             .await
             .with_context(|| format!("cannot open {}", settings.database_url))?;
-        super::migrate::migrate(&app.store, context.output).await?;
+        super::migrate::migrate(&app, context.output).await?;
         let owner = first_start(&app).await?;
         Ok((app, owner))
     };

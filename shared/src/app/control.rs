@@ -119,13 +119,18 @@ impl App {
         }
     }
 
-    /// Cancels every task that a key submitted: only when its owner asks for it along with the
-    /// key's end.
+    /// Cancels every task that a key submitted, uploads under way included: only when its owner asks for it
+    /// along with the key's end.
     pub async fn cancel_tasks_of_key(
         &self,
         key: KeyId,
         account: AccountId,
     ) -> Result<Vec<TaskId>, ControlError> {
+        // Uploads first: one that ends in between is a task by then.
+        for upload in self.store.uploads_of_key(key).await? {
+            self.store.drop_ingest(upload, self.now()).await?;
+            self.empty(upload, ERASING).await;
+        }
         let tasks = self.store.unended_tasks_of_key(account, key).await?;
         for task in &tasks {
             match self.cancel(*task, account).await {

@@ -1,47 +1,399 @@
-//! Keys: making them and changing them. Nothing here touches a task.
+//! The life of a key: made, changed, put in another's place, ended. For the API, the dashboard and the shell
+//! alike. Nothing here touches a task, unless its owner asks for that along with the key's end.
+//!
+//! When a call has returned, every request that starts later is judged by what it changed. A key never grants
+//! more than it has: what a key makes or changes is compared with the key itself.
 
 use super::App;
+use super::control::ControlError;
 use crate::domain::clock::Millis;
-use crate::domain::id::{AccountId, KeyId};
-use crate::domain::key::{Key, Secret};
+use crate::domain::id::{AccountId, KeyId, TaskId};
+use crate::domain::key::fields::{BadField, Fields};
+use crate::domain::key::{Key, Maker, Pepper, Secret, Suspension};
+use crate::domain::task::TaskStatus;
 use crate::store::StoreError;
+use crate::store::gate::Found;
+use crate::store::keys::{Edited, Filter, Hashed};
 
-/// A key to be made.
+/// Keys that one call may end.
+const MOST: i64 = 10_000;
+/// Keys that a receipt names.
+const NAMED: i64 = 1_000;
+
+/// Why a key was not made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A field cannot be so.
+    #[error(transparent)]
+    Field(#[from] BadField),
+    /// No such key of this account.
+    #[error("no such key")]
+    NotFound,
+    /// The key's state does not allow it.
+    #[error("{0}")]
+    State(String),
+    /// More than one call may end.
+    #[error("more than {MOST} keys")]
+    TooMany,
+    /// Its tasks.
+    #[error(transparent)]
+    Task(#[from] ControlError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<(&'static str, String)> for KeyError {
+    fn from((field, want): (&'static str, String)) -> Self {
+        KeyError::Field(BadField { field, want })
+    }
+}
+
+/// Who changes keys: what they make and change stays within what they have.
+#[derive(Debug, Clone, Copy)]
+pub enum By<'a> {
+    /// Another key, or the key itself.
+    Key(&'a Key),
+    /// A person of the account.
+    Person(&'a str),
+    /// An operator.
+    Operator,
+}
+
+impl By<'_> {
+    fn maker(self) -> Maker {
+        match self {
+            By::Key(key) => Maker::Key(key.id),
+            By::Person(email) => Maker::Person(email.to_owned()),
+            By::Operator => Maker::Operator,
+        }
+    }
+
+    fn covers(self, key: &Key) -> Result<(), KeyError> {
+        match self {
+            By::Key(by) => Ok(by.covers(key)?),
+            By::Person(_) | By::Operator => Ok(()),
+        }
+    }
+}
+
+/// How a key ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Switched off by its owner, who can switch it on again.
+    Disable,
+    /// For good.
+    Delete,
+    /// By an operator, who can lift it.
+    Suspend(Suspension),
+}
+
+impl End {
+    fn apply(&self, key: &mut Key, now: Millis) {
+        match self {
+            End::Disable => key.disabled = true,
+            End::Delete => key.deleted_at = Some(now),
+            End::Suspend(suspension) => key.suspended = Some(suspension.clone()),
+        }
+    }
+}
+
+/// What the end of a key was.
 #[derive(Debug, Clone)]
-pub struct NewKey {
-    /// Whose.
-    pub account: AccountId,
-    /// The owner's name for it.
-    pub label: String,
-    /// When it ends by itself.
-    pub expires_at: Option<Millis>,
-    /// Requests a minute on own routes; `None` = the default.
-    pub rate_limit: Option<i64>,
+pub struct Receipt {
+    /// The key.
+    pub key: Key,
+    /// Since when it opens nothing; `None` while it does.
+    pub effective_at: Option<Millis>,
+    /// Tasks that it submitted and that have not ended.
+    pub tasks: Vec<(TaskId, TaskStatus)>,
+    /// Tasks that were cancelled along with it.
+    pub cancelled: Vec<TaskId>,
+    /// Keys that it had made.
+    pub made: Vec<Key>,
+}
+
+/// A key that was put in another's place.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The new one.
+    pub key: Key,
+    /// Its secret, to be shown once.
+    pub secret: Secret,
+    /// The old one, with its end.
+    pub old: Key,
 }
 
 impl App {
-    /// Makes a key; its secret is shown by the caller once and kept nowhere. `random`: the bytes
-    /// the secret is made of; the same bytes make the same secret.
+    /// A presented key and what else the gate must know, on the state of this moment.
+    pub async fn find_key(&self, secret: Option<&Secret>) -> Result<Found, StoreError> {
+        let hashes = match secret {
+            Some(secret) => self.hashes(secret)?,
+            // Blocked networks are judged first, so there is a look-up even without a key.
+            None => vec![[0; 32]],
+        };
+        let mut found = None;
+        for hash in hashes {
+            let one = self.keys.get(hash).await?.ok_or(StoreError::Away)?;
+            let there = one.key.is_some();
+            found = Some(one);
+            if there {
+                break;
+            }
+        }
+        found.ok_or(StoreError::Away)
+    }
+
+    /// Makes a key; its secret is shown by the caller once and kept nowhere. `salt`: randomness of the
+    /// request; the same makes the same secret.
     pub async fn create_key(
         &self,
-        new: NewKey,
-        random: &[u8; 31],
-    ) -> Result<(Key, Secret), StoreError> {
-        let secret = Secret::from_random(&self.settings.key_prefix, random);
+        account: AccountId,
+        fields: Fields,
+        by: By<'_>,
+        salt: &[u8],
+    ) -> Result<(Key, Secret), KeyError> {
         let now = self.now();
-        let key = Key {
-            id: KeyId::new(&self.ids, now),
-            account: new.account,
-            start: secret.start().to_owned(),
-            label: new.label,
-            disabled: false,
-            suspended: None,
-            deleted_at: None,
-            expires_at: new.expires_at,
-            rate_limit: new.rate_limit,
-            created_at: now,
-        };
-        self.store.create_key(&key, &secret.hash()).await?;
+        let secret = self.new_secret(salt)?;
+        let start = secret.start().to_owned();
+        let mut key = Key::new(KeyId::new(&self.ids, now), account, start, String::new(), now);
+        if let By::Key(maker) = by {
+            inherit(&mut key, maker);
+        }
+        key.maker = by.maker();
+        fields.apply(&mut key, now)?;
+        if key.label.is_empty() {
+            return Err(("label", String::from("is missing")).into());
+        }
+        by.covers(&key)?;
+        let pepper = self.peppers()?.newest();
+        let hash = pepper.hash(&secret);
+        self.store.create_key(&key, Hashed { hash: &hash, pepper: pepper.id() }).await?;
+        tracing::info!(key = %key.id, maker = ?key.maker, "key made");
         Ok((key, secret))
+    }
+
+    /// What a new key's secret is, for this salt.
+    fn new_secret(&self, salt: &[u8]) -> Result<Secret, StoreError> {
+        Ok(self.derive_secret(self.peppers()?.newest(), salt))
+    }
+
+    /// The secret that was made for this salt, if it begins so; `None` when the pepper that made it is gone.
+    pub fn secret_again(&self, salt: &[u8], start: &str) -> Result<Option<Secret>, StoreError> {
+        let mut made = self.peppers()?.all().map(|pepper| self.derive_secret(pepper, salt));
+        Ok(made.find(|secret| secret.start() == start))
+    }
+
+    fn derive_secret(&self, pepper: &Pepper, salt: &[u8]) -> Secret {
+        let bytes = pepper.derive("listmill: secret of a new key", salt);
+        let random = std::array::from_fn(|at| bytes[at]);
+        Secret::from_random(&self.settings.key_prefix, &random)
+    }
+
+    /// Changes what a key is and may do.
+    pub async fn update_key(
+        &self,
+        id: KeyId,
+        account: Option<AccountId>,
+        fields: Fields,
+        by: By<'_>,
+    ) -> Result<Key, KeyError> {
+        let now = self.now();
+        let edit = |key: &mut Key| -> Result<(), KeyError> {
+            fields.apply(key, now)?;
+            by.covers(key)
+        };
+        self.edited(self.store.edit_key(id, account, edit, now).await?, "updated")
+    }
+
+    /// Switches a key on again that its owner had switched off.
+    pub async fn enable_key(
+        &self,
+        id: KeyId,
+        account: Option<AccountId>,
+        by: By<'_>,
+    ) -> Result<Key, KeyError> {
+        let edit = |key: &mut Key| -> Result<(), KeyError> {
+            by.covers(key)?;
+            key.disabled = false;
+            Ok(())
+        };
+        self.edited(self.store.edit_key(id, account, edit, self.now()).await?, "enabled")
+    }
+
+    /// Lifts a suspension.
+    pub async fn unsuspend_key(&self, id: KeyId) -> Result<Key, KeyError> {
+        let edit = |key: &mut Key| -> Result<(), KeyError> {
+            key.suspended = None;
+            Ok(())
+        };
+        self.edited(self.store.edit_key(id, None, edit, self.now()).await?, "unsuspended")
+    }
+
+    fn edited(&self, edited: Edited<KeyError>, how: &'static str) -> Result<Key, KeyError> {
+        match edited {
+            Edited::Missing => Err(KeyError::NotFound),
+            Edited::Refused(error) => Err(error),
+            Edited::Done(keys) => {
+                let (_, key) = *keys;
+                tracing::info!(key = %key.id, how, "key changed");
+                Ok(key)
+            }
+        }
+    }
+
+    /// Ends a key, and answers what that was; `cancel`: the tasks that it submitted, too.
+    pub async fn end_key(
+        &self,
+        id: KeyId,
+        account: Option<AccountId>,
+        end: &End,
+        cancel: bool,
+    ) -> Result<Receipt, KeyError> {
+        let now = self.now();
+        let apply = |end: &End| {
+            let end = end.clone();
+            move |key: &mut Key| -> Result<(), KeyError> {
+                end.apply(key, now);
+                Ok(())
+            }
+        };
+        let mut cancelled = Vec::new();
+        if cancel {
+            // Switched off first, so that it submits no more; deleted last, so that a caller who met an
+            // error in between can ask again.
+            let edit = apply(&End::Disable);
+            let key =
+                self.edited(self.store.edit_key(id, account, edit, now).await?, "disabled")?;
+            cancelled = self.cancel_tasks_of_key(id, key.account).await?;
+        }
+        let key = self.edited(self.store.edit_key(id, account, apply(end), now).await?, "ended")?;
+        let receipt = self.receipt_of(key).await?;
+        Ok(Receipt { cancelled, ..receipt })
+    }
+
+    /// Ends every key of an account that the filter names: the keys in one transaction, then their tasks.
+    pub async fn end_keys(
+        &self,
+        filter: &Filter,
+        end: &End,
+        cancel: bool,
+    ) -> Result<Vec<Receipt>, KeyError> {
+        let now = self.now();
+        let keys = self.store.keys(filter, None, MOST + 1).await?;
+        if keys.len() as i64 > MOST {
+            return Err(KeyError::TooMany);
+        }
+        let ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
+        let ended =
+            self.store.edit_keys(&ids, filter.account, |key| end.apply(key, now), now).await?;
+        tracing::info!(keys = ended.len(), ?end, "keys ended");
+        let mut receipts = Vec::with_capacity(ended.len());
+        for (_, key) in ended {
+            let cancelled = match cancel {
+                true => self.cancel_tasks_of_key(key.id, key.account).await?,
+                false => Vec::new(),
+            };
+            receipts.push(Receipt { cancelled, ..self.receipt_of(key).await? });
+        }
+        Ok(receipts)
+    }
+
+    /// What is known of a key's end, deleted ones included.
+    pub async fn receipt(&self, id: KeyId, account: AccountId) -> Result<Receipt, KeyError> {
+        let key = self.store.any_key(id, Some(account)).await?.ok_or(KeyError::NotFound)?;
+        self.receipt_of(key).await
+    }
+
+    async fn receipt_of(&self, key: Key) -> Result<Receipt, KeyError> {
+        let now = self.now();
+        let effective_at = match key.alive(now) {
+            Ok(()) => None,
+            Err(_) => self.store.key_ended_at(key.id).await?.or(key.expires_at),
+        };
+        let made_by =
+            Filter { account: Some(key.account), made_by: Some(key.id), ..Filter::default() };
+        Ok(Receipt {
+            effective_at,
+            tasks: self.store.live_tasks_of_key(key.id).await?,
+            cancelled: Vec::new(),
+            made: self.store.keys(&made_by, None, NAMED).await?,
+            key,
+        })
+    }
+
+    /// Puts a new key in the place of one: same settings, one limit of credits and one budget of requests for
+    /// both. The old one opens for `grace_ms` more, and never longer than it would have.
+    pub async fn rotate_key(
+        &self,
+        id: KeyId,
+        account: Option<AccountId>,
+        grace_ms: i64,
+        by: By<'_>,
+        salt: &[u8],
+    ) -> Result<Rotated, KeyError> {
+        let now = self.now();
+        let secret = self.new_secret(salt)?;
+        let new = KeyId::new(&self.ids, now);
+        let pepper = self.peppers()?.newest();
+        let hash = pepper.hash(&secret);
+        let mut made = None;
+        let edit = |old: &mut Key| -> Result<Key, KeyError> {
+            if let Some(by) = old.replaced_by {
+                return Err(KeyError::State(format!("It was rotated already; rotate {by}.")));
+            }
+            let status = old.status(now);
+            if status != "active" {
+                return Err(KeyError::State(format!(
+                    "The key is {status}, and a rotation gives a new one the same state of life: make a new \
+                     key instead."
+                )));
+            }
+            by.covers(old)?;
+            let key = Key {
+                id: new,
+                start: secret.start().to_owned(),
+                maker: by.maker(),
+                created_at: now,
+                ..old.clone()
+            };
+            let end = now.saturating_add(grace_ms);
+            old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
+            old.replaced_by = Some(new);
+            made = Some(key.clone());
+            Ok(key)
+        };
+        let hashed = Hashed { hash: &hash, pepper: pepper.id() };
+        let edited = self.store.replace_key(id, account, edit, hashed, now).await?;
+        let old = self.edited(edited, "rotated")?;
+        let key = made.ok_or(KeyError::NotFound)?;
+        Ok(Rotated { key, secret, old })
+    }
+
+    /// Counts what ended tasks charged to the keys that submitted them; how many tasks that were.
+    pub async fn count_key_credits(&self) -> Result<usize, StoreError> {
+        const SOME: i64 = 100;
+        let mut counted = 0;
+        loop {
+            let some = self.store.count_key_credits(SOME).await?;
+            counted += some;
+            if (some as i64) < SOME {
+                return Ok(counted);
+            }
+        }
+    }
+}
+
+/// What a key makes has its limits, unless it says otherwise.
+fn inherit(key: &mut Key, maker: &Key) {
+    key.environment = maker.environment;
+    key.scopes = maker.scopes;
+    key.expires_at = maker.expires_at;
+    key.allow.clone_from(&maker.allow);
+    key.rate_limit = maker.rate_limit;
+    key.limits.clone_from(&maker.limits);
+    if maker.credit_limit.is_some() {
+        key.budget = maker.budget;
+        key.credit_limit = maker.credit_limit;
     }
 }

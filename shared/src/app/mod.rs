@@ -8,17 +8,18 @@ pub mod control;
 pub mod credits;
 pub mod dispatch;
 pub mod health;
+pub mod keyring;
 pub mod keys;
 pub mod provider;
 pub mod submit;
 mod time;
 pub mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::domain::clock::{Clock, Millis};
 use crate::domain::id::{Ids, TaskId};
-use crate::domain::key::KeyHash;
+use crate::domain::key::{KeyHash, Peppers};
 use crate::domain::task::Task;
 use crate::queue::{MemoryQueue, Queue, QueueError, RedisQueue};
 use crate::settings::Settings;
@@ -42,6 +43,7 @@ pub struct App {
     /// What the process runs with.
     pub settings: Arc<Settings>,
     keys: Arc<Gather<KeyHash, Found>>,
+    peppers: Arc<OnceLock<Peppers>>,
     tasks: Arc<Gather<TaskId, Task>>,
     room: Arc<dispatch::KnownRoom>,
     health: Arc<health::Known>,
@@ -81,7 +83,7 @@ impl App {
     pub fn new(store: Store, queue: Queue, clock: Clock, ids: Ids, settings: Settings) -> Self {
         let keys = Arc::new(store.gather_keys());
         let tasks = Arc::new(store.gather_tasks());
-        let (room, health, stuck) = Default::default();
+        let (peppers, room, health, stuck) = Default::default();
         Self {
             store,
             queue,
@@ -89,6 +91,7 @@ impl App {
             ids,
             settings: Arc::new(settings),
             keys,
+            peppers,
             tasks,
             room,
             health,
@@ -99,11 +102,6 @@ impl App {
     /// Now.
     pub fn now(&self) -> Millis {
         self.clock.now()
-    }
-
-    /// A presented key and the version of the blocked networks, on the state of this moment.
-    pub async fn find_key(&self, hash: KeyHash) -> Result<Found, StoreError> {
-        self.keys.get(hash).await?.ok_or(StoreError::Away)
     }
 
     /// A task by id, whoever owns it, on the state of this moment.

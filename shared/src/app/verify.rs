@@ -8,10 +8,10 @@
 use super::App;
 use crate::app::provider::{Provider, ask};
 use crate::domain::address::normalise;
-use crate::domain::id::{AccountId, CheckId};
+use crate::domain::id::{AccountId, CheckId, KeyId};
 use crate::domain::verdict::{Credit, Reason, Verdict};
 use crate::store::StoreError;
-use crate::store::checks::{Answered, Check, Closed};
+use crate::store::checks::{Answered, Check, Closed, Opened};
 use crate::store::idempotency::RequestKey;
 use crate::store::results::Found;
 
@@ -24,12 +24,29 @@ pub enum VerifyError {
     /// The balance is empty.
     #[error("the balance is empty")]
     Insufficient,
+    /// The key's own limit of credits is used up.
+    #[error("the key's own limit of {limit} credits is used up")]
+    KeyLimit {
+        /// The limit.
+        limit: i64,
+    },
     /// A later request with the same `Idempotency-Key` was faster; nothing was charged for this one.
     #[error("a later request with the same key was faster")]
     TakenOver,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Who pays for a single verification.
+#[derive(Debug, Clone, Copy)]
+pub struct Payer {
+    /// The account.
+    pub account: AccountId,
+    /// The key that asks.
+    pub key: KeyId,
+    /// It has a limit of credits of its own.
+    pub key_limited: bool,
 }
 
 /// Where the answer is to be kept.
@@ -54,7 +71,7 @@ impl App {
     /// Verifies one address for an account.
     pub async fn verify(
         &self,
-        account: AccountId,
+        payer: Payer,
         address: &str,
         provider: &dyn Provider,
         keep: Option<Keep<'_>>,
@@ -66,9 +83,13 @@ impl App {
             return Ok(Verified { found, kept: false });
         }
         let now = self.now();
-        let check = Check { id: CheckId::new(&self.ids, now), account, step: self.ids.number(now) };
-        if !self.store.open_check(check, now + HOLD_MS, now).await? {
-            return Err(VerifyError::Insufficient);
+        let Payer { account, key, key_limited } = payer;
+        let (id, step) = (CheckId::new(&self.ids, now), self.ids.number(now));
+        let check = Check { id, account, step, key: Some(key), key_limited };
+        match self.store.open_check(check, now + HOLD_MS, now).await? {
+            Opened::Held => {}
+            Opened::Poor => return Err(VerifyError::Insufficient),
+            Opened::KeyPoor { limit } => return Err(VerifyError::KeyLimit { limit }),
         }
         let (verdict, attempts) = ask(provider, &normalised.text, 1).await;
         let credit = verdict.reason.credit();

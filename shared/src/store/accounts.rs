@@ -1,61 +1,9 @@
-//! Accounts and their keys; blocked networks.
-//!
-//! Keys are never removed: a deleted one keeps its row, so that attempts with it can be told from
-//! noise. Nothing here touches a task.
-
-use sqlx::FromRow;
+//! Accounts; blocked networks.
 
 use super::{Result, Store, expect_rows, on, read};
 use crate::domain::clock::Millis;
-use crate::domain::id::{AccountId, KeyId};
-use crate::domain::key::{Key, KeyHash};
+use crate::domain::id::AccountId;
 use crate::domain::ledger::Kind;
-
-#[derive(FromRow)]
-pub(super) struct KeyRow {
-    id: KeyId,
-    account_id: AccountId,
-    start: String,
-    label: String,
-    disabled: bool,
-    suspended_reason: Option<String>,
-    deleted_at: Option<i64>,
-    expires_at: Option<i64>,
-    rate_limit: Option<i64>,
-    created_at: i64,
-}
-
-impl From<KeyRow> for Key {
-    fn from(row: KeyRow) -> Self {
-        Key {
-            id: row.id,
-            account: row.account_id,
-            start: row.start,
-            label: row.label,
-            disabled: row.disabled,
-            suspended: row.suspended_reason,
-            deleted_at: row.deleted_at,
-            expires_at: row.expires_at,
-            rate_limit: row.rate_limit,
-            created_at: row.created_at,
-        }
-    }
-}
-
-/// A change of a key.
-#[derive(Debug, Clone)]
-pub enum KeyChange {
-    /// Switched off by its owner.
-    Disable,
-    /// Switched on again.
-    Enable,
-    /// Gone for good.
-    Delete,
-    /// Suspended by an operator.
-    Suspend(String),
-    /// The suspension is lifted.
-    Unsuspend,
-}
 
 impl Store {
     /// Makes an account with an empty balance of every kind. Conflict: the e-mail is taken.
@@ -103,82 +51,6 @@ impl Store {
         let found: Option<AccountId> =
             read!(self, c => sqlx::query_scalar(SQL).fetch_optional(c).await)?;
         Ok(found.is_some())
-    }
-
-    /// Stores a new key; `key.disabled`, `suspended` and `deleted_at` are taken as unset.
-    pub async fn create_key(&self, key: &Key, hash: &KeyHash) -> Result<()> {
-        const SQL: &str = "INSERT INTO api_keys
-            (id, account_id, hash, start, label, disabled, expires_at, rate_limit, created_at)
-            VALUES ($1, $2, $3, $4, $5, FALSE, $6, $7, $8)";
-        let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL)
-            .bind(key.id).bind(key.account).bind(&hash[..]).bind(&key.start).bind(&key.label)
-            .bind(key.expires_at).bind(key.rate_limit).bind(key.created_at)
-            .execute(c).await.map(|_| ()))?;
-        tx.commit().await
-    }
-
-    /// One key that is not deleted; `account` = only if it owns it.
-    pub async fn key(&self, id: KeyId, account: Option<AccountId>) -> Result<Option<Key>> {
-        const SQL: &str = "SELECT id, account_id, start, label, disabled, suspended_reason,
-                deleted_at, expires_at, rate_limit, created_at
-            FROM api_keys
-            WHERE id = $1 AND (account_id = $2 OR $2 IS NULL) AND deleted_at IS NULL";
-        let row: Option<KeyRow> = read!(self, c => sqlx::query_as(SQL)
-            .bind(id).bind(account).fetch_optional(c).await)?;
-        Ok(row.map(Key::from))
-    }
-
-    /// Keys that are not deleted, oldest first, after `cursor`; `account: None` = everybody's.
-    pub async fn keys(
-        &self,
-        account: Option<AccountId>,
-        cursor: Option<KeyId>,
-        limit: i64,
-    ) -> Result<Vec<Key>> {
-        const SQL: &str = "SELECT id, account_id, start, label, disabled, suspended_reason,
-                deleted_at, expires_at, rate_limit, created_at
-            FROM api_keys
-            WHERE (account_id = $1 OR $1 IS NULL) AND (id > $2 OR $2 IS NULL)
-              AND deleted_at IS NULL
-            ORDER BY id LIMIT $3";
-        let rows: Vec<KeyRow> = read!(self, c => sqlx::query_as(SQL)
-            .bind(account).bind(cursor).bind(limit).fetch_all(c).await)?;
-        Ok(rows.into_iter().map(Key::from).collect())
-    }
-
-    /// Changes a key that is not deleted; `account` = only if it owns it. Returns the new state,
-    /// or `None` when there is no such key. When it has returned, every gate judges by the new
-    /// state.
-    pub async fn change_key(
-        &self,
-        id: KeyId,
-        account: Option<AccountId>,
-        change: &KeyChange,
-        now: Millis,
-    ) -> Result<Option<Key>> {
-        const SQL: &str = "UPDATE api_keys SET
-                disabled = CASE WHEN $3 = 'disable' THEN TRUE WHEN $3 = 'enable' THEN FALSE
-                    ELSE disabled END,
-                suspended_reason = CASE WHEN $3 = 'suspend' THEN $4 WHEN $3 = 'unsuspend' THEN NULL
-                    ELSE suspended_reason END,
-                deleted_at = CASE WHEN $3 = 'delete' THEN $5 ELSE deleted_at END
-            WHERE id = $1 AND (account_id = $2 OR $2 IS NULL) AND deleted_at IS NULL
-            RETURNING id, account_id, start, label, disabled, suspended_reason,
-                deleted_at, expires_at, rate_limit, created_at";
-        let (name, reason) = match change {
-            KeyChange::Disable => ("disable", None),
-            KeyChange::Enable => ("enable", None),
-            KeyChange::Delete => ("delete", None),
-            KeyChange::Suspend(reason) => ("suspend", Some(reason.as_str())),
-            KeyChange::Unsuspend => ("unsuspend", None),
-        };
-        let mut tx = self.begin().await?;
-        let row: Option<KeyRow> = on!(&mut tx, c => sqlx::query_as(SQL)
-            .bind(id).bind(account).bind(name).bind(reason).bind(now)
-            .fetch_optional(c).await)?;
-        tx.commit().await?;
-        Ok(row.map(Key::from))
     }
 
     /// Blocks a network (CIDR text) or lifts the block. Returns whether that changed anything.

@@ -2,9 +2,9 @@
 
 use super::credits::{post, try_post};
 use super::idempotency::{self, RequestKey};
-use super::{Result, Store, expect_rows, on, read};
+use super::{Result, Store, keys, on, read};
 use crate::domain::clock::Millis;
-use crate::domain::id::{AccountId, CheckId};
+use crate::domain::id::{AccountId, CheckId, KeyId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 
 /// A single verification that is under way.
@@ -16,6 +16,24 @@ pub struct Check {
     pub account: AccountId,
     /// Names its ledger entries.
     pub step: i64,
+    /// The key that asks.
+    pub key: Option<KeyId>,
+    /// It takes from the key's own limit, too.
+    pub key_limited: bool,
+}
+
+/// Whether a credit could be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It is held.
+    Held,
+    /// The balance is empty.
+    Poor,
+    /// The key's own limit is used up.
+    KeyPoor {
+        /// The limit.
+        limit: i64,
+    },
 }
 
 /// An answer to be remembered for an `Idempotency-Key` in the very transaction that charges for it.
@@ -51,20 +69,28 @@ impl Check {
 }
 
 impl Store {
-    /// Holds one credit until `due_at`; `false` when the balance is empty.
-    pub async fn open_check(&self, check: Check, due_at: Millis, now: Millis) -> Result<bool> {
-        const SQL: &str =
-            "INSERT INTO checks (id, account_id, step, held, charged, due_at, created_at)
-            VALUES ($1, $2, $3, 1, 0, $4, $5)";
+    /// Holds one credit until `due_at`, of the balance and of the key's own limit, both or neither.
+    pub async fn open_check(&self, check: Check, due_at: Millis, now: Millis) -> Result<Opened> {
+        const SQL: &str = "INSERT INTO checks
+                (id, account_id, step, held, charged, due_at, created_at, key_id, key_reserved)
+            VALUES ($1, $2, $3, 1, 0, $4, $5, $6, $7)";
         let mut tx = self.begin().await?;
+        let mut reserved = false;
+        if let Some(key) = check.key.filter(|_| check.key_limited) {
+            match keys::take(&mut tx, key, 1, now).await? {
+                Ok(taken) => reserved = taken,
+                Err(limit) => return Ok(Opened::KeyPoor { limit: limit.limit }),
+            }
+        }
         on!(&mut tx, c => sqlx::query(SQL).bind(check.id).bind(check.account).bind(check.step)
-            .bind(due_at).bind(now).execute(c).await.map(|_| ()))?;
+            .bind(due_at).bind(now).bind(check.key).bind(i16::from(reserved))
+            .execute(c).await.map(|_| ()))?;
         let transfer = check.transfer(EntryType::Hold, Some("single verification"));
         if try_post(&mut tx, &transfer, now).await?.is_none() {
-            return Ok(false);
+            return Ok(Opened::Poor);
         }
         tx.commit().await?;
-        Ok(true)
+        Ok(Opened::Held)
     }
 
     /// Resolves the hold, one way or the other; `false` when the sweeper has given it back.
@@ -81,19 +107,24 @@ impl Store {
         answered: Option<Answered<'_>>,
         now: Millis,
     ) -> Result<Closed> {
-        const SQL: &str = "UPDATE checks SET held = 0, charged = $2 WHERE id = $1 AND held = 1";
+        const SQL: &str = "UPDATE checks SET held = 0, charged = $2 WHERE id = $1 AND held = 1
+            RETURNING key_reserved";
         let mut tx = self.begin().await?;
         let ours = match &answered {
             Some(answered) => idempotency::answer(&mut tx, answered).await?,
             None => true,
         };
         let charge = charge && ours;
-        let rows = on!(&mut tx, c => sqlx::query(SQL).bind(check.id).bind(i16::from(charge))
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        if rows == 0 {
-            return Ok(Closed::TooLate);
+        let reserved: Option<i16> = on!(&mut tx, c => sqlx::query_scalar(SQL).bind(check.id)
+            .bind(i16::from(charge)).fetch_optional(c).await)?;
+        let Some(reserved) = reserved else { return Ok(Closed::TooLate) };
+        match check.key {
+            Some(key) if charge => {
+                keys::count_charged(&mut tx, key, check.account, 1, now).await?;
+            }
+            Some(key) if reserved == 1 => keys::give_back(&mut tx, key, 1).await?,
+            _ => {}
         }
-        expect_rows("close check", rows, 1)?;
         let entry = if charge { EntryType::Charge } else { EntryType::Refund };
         post(&mut tx, &check.transfer(entry, None), now).await?;
         tx.commit().await?;
@@ -102,10 +133,11 @@ impl Store {
 
     /// Single verifications whose process is gone.
     pub async fn expired_checks(&self, now: Millis, limit: i64) -> Result<Vec<Check>> {
-        const SQL: &str = "SELECT id, account_id, step FROM checks
+        const SQL: &str = "SELECT id, account_id, step, key_id FROM checks
             WHERE held = 1 AND due_at < $1 ORDER BY due_at LIMIT $2";
-        let rows: Vec<(CheckId, AccountId, i64)> = read!(self, c => sqlx::query_as(SQL)
+        let rows: Vec<(CheckId, AccountId, i64, Option<KeyId>)> = read!(self, c => sqlx::query_as(SQL)
             .bind(now).bind(limit).fetch_all(c).await)?;
-        Ok(rows.into_iter().map(|(id, account, step)| Check { id, account, step }).collect())
+        let check = |(id, account, step, key)| Check { id, account, step, key, key_limited: false };
+        Ok(rows.into_iter().map(check).collect())
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::accounts::KeyRow;
 use super::gather::Gather;
+use super::keys::{BY_HASH, KeyRow};
 use super::{Result, Store, Tx, on, within};
 use crate::domain::key::{Key, KeyHash};
 
@@ -27,10 +27,6 @@ struct HashedRow {
 }
 
 const VERSION: &str = "SELECT value FROM versions WHERE name = 'ip_blocks'";
-const KEYS: &str = "SELECT hash, id, account_id, start, label, disabled, suspended_reason,
-        deleted_at, expires_at, rate_limit, created_at
-    FROM api_keys WHERE hash IN (";
-
 impl Store {
     /// Gathered look-ups for the gate.
     pub fn gather_keys(&self) -> Gather<KeyHash, Found> {
@@ -40,7 +36,7 @@ impl Store {
     async fn find_keys(&self, hashes: &[KeyHash]) -> Result<HashMap<KeyHash, Found>> {
         macro_rules! find {
             ($pool:expr) => {{
-                let mut sql = QueryBuilder::new(KEYS);
+                let mut sql = QueryBuilder::new(BY_HASH);
                 let mut list = sql.separated(", ");
                 for hash in hashes {
                     list.push_bind(&hash[..]);
@@ -61,7 +57,7 @@ impl Store {
             if let Some(place) =
                 row.hash.as_slice().try_into().ok().and_then(|h: KeyHash| found.get_mut(&h))
             {
-                place.key = Some(row.key.into());
+                place.key = Some(row.key.try_into()?);
             }
         }
         Ok(found)

@@ -130,6 +130,8 @@ pub struct Accept {
     pub header: Option<Vec<u8>>,
     /// Delimiter of a CSV.
     pub delimiter: u8,
+    /// Credits reserved of the limit of the key that submits it; `None` without a key.
+    pub key_reserved: Option<i64>,
 }
 
 /// A batch of a submission.
@@ -208,7 +210,7 @@ impl Store {
     ) -> Result<()> {
         const SQL: &str = "UPDATE tasks SET status = 'queued', name = $2, submitted = $3,
                 unique_addresses = $4, duplicates = $5, invalid_syntax = $6, batches = $7,
-                header = $8, delimiter = $9, created_at = $10, touched_at = $10
+                header = $8, delimiter = $9, created_at = $10, touched_at = $10, key_reserved = $12
             WHERE id = $1 AND status = 'ingesting' AND deleted_at IS NULL AND batches = $11
             RETURNING account_id";
         let counts = accept.submitted;
@@ -216,7 +218,7 @@ impl Store {
             .bind(task).bind(accept.name.as_deref()).bind(counts.submitted).bind(counts.unique)
             .bind(counts.duplicates).bind(counts.invalid_syntax).bind(accept.batches)
             .bind(accept.header.as_deref()).bind(i16::from(accept.delimiter)).bind(now)
-            .bind(accept.stored)
+            .bind(accept.stored).bind(accept.key_reserved)
             .fetch_optional(c).await)?;
         expect_rows("accept task", u64::from(account.is_some()), 1)?;
         match account {
@@ -265,21 +267,23 @@ impl Store {
         Ok(self.tasks_by_id(&[id]).await?.pop())
     }
 
-    /// Tasks of an account, newest first, before `cursor`.
+    /// Tasks of an account, newest first, before `cursor`; `budget`: only those submitted by a key of it.
     pub async fn tasks(
         &self,
         account: AccountId,
+        budget: Option<KeyId>,
         status: Option<TaskStatus>,
         cursor: Option<TaskId>,
         limit: i64,
     ) -> Result<Vec<Task>> {
         const SQL: &str = "SELECT id FROM tasks
             WHERE account_id = $1 AND (status = $2 OR $2 IS NULL) AND (id < $3 OR $3 IS NULL)
+              AND ($5 IS NULL OR created_by_key IN (SELECT k.id FROM api_keys k WHERE k.budget = $5))
               AND status <> 'ingesting' AND deleted_at IS NULL
             ORDER BY id DESC LIMIT $4";
         let ids: Vec<TaskId> = read!(self, c => sqlx::query_scalar(SQL)
             .bind(account).bind(status.map(TaskStatus::as_str)).bind(cursor).bind(limit)
-            .fetch_all(c).await)?;
+            .bind(budget).fetch_all(c).await)?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -299,6 +303,13 @@ impl Store {
               AND status IN ('queued', 'running', 'paused') ORDER BY id";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(account).bind(key)
             .fetch_all(c).await)?)
+    }
+
+    /// Lists of a key that are being received at this moment.
+    pub async fn uploads_of_key(&self, key: KeyId) -> Result<Vec<TaskId>> {
+        const SQL: &str = "SELECT id FROM tasks
+            WHERE created_by_key = $1 AND deleted_at IS NULL AND status = 'ingesting' ORDER BY id";
+        Ok(read!(self, c => sqlx::query_scalar(SQL).bind(key).fetch_all(c).await)?)
     }
 
     /// Statuses of these tasks now; unknown ids are left out.

@@ -9,7 +9,7 @@ use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::task::TaskStatus;
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::Store;
-use listmill_shared::store::checks::{Answered, Check, Closed};
+use listmill_shared::store::checks::{Answered, Check, Closed, Opened};
 use listmill_shared::store::idempotency::RequestKey;
 use listmill_shared::store::sweep::Ended;
 use listmill_tests::postgres::Postgres;
@@ -44,8 +44,12 @@ async fn reserve(world: &World, salt: &[u8]) -> bool {
 async fn open(world: &World) -> Check {
     let now = world.app.now();
     let id = CheckId::new(&world.app.ids, now);
-    let check = Check { id, account: world.account, step: world.number() };
-    assert!(world.app.store.open_check(check, now + 60 * MINUTE, now).await.expect("open"));
+    let check =
+        Check { id, account: world.account, step: world.number(), key: None, key_limited: false };
+    assert_eq!(
+        world.app.store.open_check(check, now + 60 * MINUTE, now).await.expect("open"),
+        Opened::Held
+    );
     check
 }
 
@@ -90,6 +94,7 @@ async fn submit(world: &World) -> Accepted {
     let submission = Submission {
         account: world.account,
         key: None,
+        key_limited: false,
         format: Format::Text,
         gzip: false,
         name: None,

@@ -39,7 +39,7 @@ async fn refuses_a_list_larger_than_the_balance(world: World) {
         "{refused:?}"
     );
     assert_eq!(world.balance().await, 2);
-    let tasks = world.app.store.tasks(world.account, None, None, 10).await.expect("tasks");
+    let tasks = world.app.store.tasks(world.account, None, None, None, 10).await.expect("tasks");
     assert!(tasks.is_empty(), "nothing of it is left: {tasks:?}");
     let left = world.app.store.abandoned_ingests(i64::MAX, 10).await.expect("ingests");
     assert!(left.is_empty(), "{left:?}");
@@ -82,6 +82,7 @@ async fn what_a_crash_undoes_of_a_submission_is_missed(world: World) {
     sql::execute(&world.url, "UPDATE tasks SET batches = 1").await;
     store.receive(id, 2, &[batch(2)], &[], START).await.expect_err("there is a gap");
     let accept = Accept {
+        key_reserved: None,
         name: None,
         submitted: Submitted { submitted: 2, unique: 2, ..Submitted::default() },
         batches: 2,

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use listmill_shared::domain::batch::{BatchRef, Capacity, Held};
 use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::verdict::Reason;
-use listmill_shared::store::checks::Check;
+use listmill_shared::store::checks::{Check, Opened};
 use listmill_tests::sql;
 
 use super::on_both_engines;
@@ -68,14 +68,26 @@ async fn the_window_is_filled_and_never_overfilled(world: World) {
 }
 
 fn check(world: &World) -> Check {
-    Check { id: CheckId::new(&world.app.ids, START), account: world.account, step: world.number() }
+    Check {
+        id: CheckId::new(&world.app.ids, START),
+        account: world.account,
+        step: world.number(),
+        key: None,
+        key_limited: false,
+    }
 }
 
 async fn a_lost_check_goes_back(world: World) {
     world.grant(1).await;
     let first = check(&world);
-    assert!(world.app.store.open_check(first, START + 10, START).await.expect("open"));
-    assert!(!world.app.store.open_check(check(&world), START, START).await.expect("empty"));
+    assert_eq!(
+        world.app.store.open_check(first, START + 10, START).await.expect("open"),
+        Opened::Held
+    );
+    assert_eq!(
+        world.app.store.open_check(check(&world), START, START).await.expect("empty"),
+        Opened::Poor
+    );
     assert_eq!(world.balance().await, 0);
     world.check_books().await;
     let expired = world.app.store.expired_checks(START + 11, 10).await.expect("expired");

@@ -70,6 +70,7 @@ impl World {
         let submission = Submission {
             account: self.account,
             key: None,
+            key_limited: false,
             format: Format::Text,
             gzip: false,
             name: None,

@@ -26,9 +26,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt, stream};
 use listmill_shared::app::App;
+use listmill_shared::app::keys::End;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::settings::ProviderKind;
-use listmill_shared::store::accounts::KeyChange;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -156,6 +156,7 @@ impl Target {
         let provider = listmill_worker::provider::build(&settings, &context.clock, &context.ids)?;
         let app = App::open(settings, context.clock.clone(), context.ids.clone()).await?;
         app.store.migrate().await?;
+        app.open_keyring(true).await?;
         let listener = listen(&app.settings.bind, "bind").await?;
         let url = url_of(listener.local_addr()?);
         listmill_api::install_metrics()?;
@@ -287,8 +288,7 @@ impl Bench<'_> {
             }
         }
         for account in &self.accounts {
-            let deleting =
-                self.app.store.change_key(account.key, None, &KeyChange::Delete, self.app.now());
+            let deleting = self.app.end_key(account.key, None, &End::Delete, false);
             if let Err(error) = deleting.await {
                 tracing::warn!(%error, key = %account.key, "a key was not deleted");
             }

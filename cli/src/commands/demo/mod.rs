@@ -86,6 +86,7 @@ pub async fn run(context: Context, args: DemoArgs) -> Result<ExitCode> {
     let opening = async {
         let app = App::open(settings, context.clock.clone(), context.ids.clone()).await?;
         app.store.migrate().await?;
+        app.open_keyring(true).await?;
         Ok(app)
     };
     let app = context.shutdown.or_interrupted(opening).await?;

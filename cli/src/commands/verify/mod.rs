@@ -205,6 +205,7 @@ impl Mill {
         let submission = Submission {
             account: self.account,
             key: None,
+            key_limited: false,
             format: list.format.clone(),
             gzip: list.gzip,
             name: Some(name.clone()),

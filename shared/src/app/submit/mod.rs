@@ -31,6 +31,7 @@ use crate::domain::ledger::Kind;
 use crate::domain::task::{Submitted, Tally, Task, TaskStatus};
 use crate::store::StoreError;
 use crate::store::idempotency::{self, Remembered, RequestKey};
+use crate::store::keys;
 use crate::store::tasks::{Accept, NewBatch, NewRows, NewTask};
 
 /// Pieces of the body that may wait for the reader.
@@ -51,6 +52,8 @@ pub struct Submission {
     pub account: AccountId,
     /// The key that submits it; history only.
     pub key: Option<KeyId>,
+    /// The key has a limit of credits of its own.
+    pub key_limited: bool,
     /// How the list is written.
     pub format: Format,
     /// Whether it is packed with gzip.
@@ -106,6 +109,16 @@ pub enum SubmitError {
         needed: i64,
         /// What may be spent.
         balance: i64,
+    },
+    /// It costs more than is left of the key's own limit.
+    #[error("the list needs {needed} credits, {left} are left of the key's limit of {limit}")]
+    KeyLimit {
+        /// Chargeable addresses.
+        needed: i64,
+        /// What is left of the limit.
+        left: i64,
+        /// The limit.
+        limit: i64,
     },
     /// The idempotency key was used for another body.
     #[error("this Idempotency-Key was used with another request")]
@@ -205,6 +218,7 @@ impl App {
             stored: written.batches + written.rows,
             header: summary.header,
             delimiter: summary.delimiter,
+            key_reserved: submission.key.map(|_| 0),
         };
         self.accept(submission, task, accept, &fingerprint).await
     }
@@ -213,7 +227,7 @@ impl App {
         &self,
         submission: &Submission,
         id: TaskId,
-        accept: Accept,
+        mut accept: Accept,
         fingerprint: &[u8],
     ) -> Result<Accepted, SubmitError> {
         let now = self.now();
@@ -235,6 +249,18 @@ impl App {
         };
         let (status, body) = (submission.answer)(&task, now);
         let mut tx = self.store.begin().await?;
+        // The key before the task: nobody else has this task, so the order of locks does not matter here.
+        if let Some(key) = submission.key.filter(|_| submission.key_limited) {
+            let needed = accept.submitted.chargeable();
+            match keys::take(&mut tx, key, needed, now).await? {
+                Ok(true) => accept.key_reserved = Some(needed),
+                Ok(false) => {}
+                Err(limit) => {
+                    let left = limit.left(now);
+                    return Err(SubmitError::KeyLimit { needed, left, limit: limit.limit });
+                }
+            }
+        }
         self.store.accept_task(&mut tx, id, &accept, now).await?;
         if let Some((request, _)) = &submission.idempotency {
             let answer = Some((status, body.as_str()));

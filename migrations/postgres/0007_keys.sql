@@ -1,0 +1,56 @@
+-- The whole life of a key. Counters and settings stand in the key's own row, so that the gate reads one row;
+-- keys that came from each other by rotation share one budget, which stands in the row of the first.
+
+CREATE TABLE peppers (
+    id TEXT PRIMARY KEY,
+    proof BYTEA NOT NULL,                    -- what the pepper makes of a fixed text: tells whether a process has the right one
+    created_at BIGINT NOT NULL
+);
+
+ALTER TABLE api_keys
+    ADD COLUMN pepper TEXT,                  -- hash = HMAC-SHA-256(this pepper, SHA-256 of the key); none = bare SHA-256, not wrapped yet
+    ADD COLUMN note TEXT,
+    ADD COLUMN environment TEXT NOT NULL DEFAULT 'live',  -- live, test
+    ADD COLUMN stage TEXT,
+    ADD COLUMN scopes INTEGER NOT NULL DEFAULT 32767,     -- a bit for each scope; 32767 = *
+    ADD COLUMN suspended_until BIGINT,
+    ADD COLUMN suspended_note TEXT,          -- for operators
+    ADD COLUMN not_before BIGINT,
+    ADD COLUMN allow TEXT NOT NULL DEFAULT '',            -- networks, with blanks between them; empty = anywhere
+    ADD COLUMN limits TEXT NOT NULL DEFAULT '[]',         -- JSON: named sliding windows
+    ADD COLUMN external_id TEXT,
+    ADD COLUMN meta TEXT,                    -- JSON
+    ADD COLUMN made_by_key UUID,             -- who made it: this key, this person, or (neither) an operator
+    ADD COLUMN made_by_person TEXT,
+    ADD COLUMN budget UUID,                  -- the key in whose row the counters below stand
+    ADD COLUMN credit_limit BIGINT,
+    ADD COLUMN credit_used BIGINT NOT NULL DEFAULT 0,     -- of the limit; what tasks have reserved included
+    ADD COLUMN refill_interval TEXT,         -- daily, monthly
+    ADD COLUMN refill_amount BIGINT,
+    ADD COLUMN refill_day SMALLINT,          -- of the month
+    ADD COLUMN refill_at BIGINT,             -- the next
+    ADD COLUMN replaced_by UUID,             -- the key that a rotation put in its place
+    ADD COLUMN ended_at BIGINT;              -- when it was last switched off, suspended or deleted
+UPDATE api_keys SET budget = id;
+ALTER TABLE api_keys ALTER COLUMN budget SET NOT NULL;
+CREATE INDEX api_keys_bare ON api_keys (id) WHERE pepper IS NULL;
+CREATE INDEX api_keys_by_maker ON api_keys (made_by_key) WHERE made_by_key IS NOT NULL;
+CREATE INDEX api_keys_by_external_id ON api_keys (account_id, external_id, id) WHERE external_id IS NOT NULL;
+CREATE INDEX api_keys_by_budget ON api_keys (budget);
+
+ALTER TABLE tasks
+    ADD COLUMN key_reserved BIGINT;          -- credits reserved of the submitting key's limit, until they are counted
+CREATE INDEX tasks_uncounted ON tasks (id) WHERE key_reserved IS NOT NULL;
+CREATE INDEX tasks_by_key ON tasks (created_by_key, id) WHERE deleted_at IS NULL;
+ALTER TABLE checks ADD COLUMN key_id UUID;
+ALTER TABLE checks ADD COLUMN key_reserved SMALLINT NOT NULL DEFAULT 0;  -- 1 = it took from the key's own limit
+
+-- Credits charged by key and UTC day, counted when a task ends or a single verification is charged.
+CREATE TABLE usage_credits (
+    key_id UUID NOT NULL,
+    day BIGINT NOT NULL,                     -- its first millisecond
+    account_id UUID NOT NULL,
+    credits BIGINT NOT NULL,
+    PRIMARY KEY (key_id, day)
+);
+CREATE INDEX usage_credits_by_account ON usage_credits (account_id, day);
