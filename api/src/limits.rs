@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::key::Key;
-use listmill_shared::queue::limits::{Allowance, Bucket, Judged};
+use listmill_shared::throttle::requests::{Allowance, Bucket, Judged};
 use serde_json::json;
 
 use crate::gate::plain;

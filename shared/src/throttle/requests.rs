@@ -12,10 +12,10 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
-use super::RedisQueue;
 use super::gcra::{self, Day, Rate, Taken};
 use crate::domain::clock::Millis;
 use crate::domain::id::KeyId;
+use crate::queue::RedisQueue;
 
 /// A minute, the period of every rate.
 const PERIOD_MS: i64 = 60_000;

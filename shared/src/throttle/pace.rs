@@ -22,9 +22,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use super::gcra::{self, Taken};
-use super::{QueueError, RedisQueue};
 use crate::domain::clock::{Clock, Millis};
 use crate::domain::id::Ids;
+use crate::queue::{QueueError, RedisQueue};
 
 const MINUTE_MS: f64 = 60_000.0;
 /// How long a block's cells may be used, in milliseconds.
