@@ -39,3 +39,4 @@ mod submission;
 mod tasks;
 mod verdicts;
 mod verify;
+mod windows;

@@ -81,7 +81,7 @@ impl Drop for Asking<'_> {
 impl Pacer {
     /// The line called `name`; a process should have it once.
     pub fn line(&self, name: &str) -> Line {
-        let key = match &self.redis {
+        let key = match self.redis.redis() {
             Some(redis) => format!("{}:line:{name}", redis.namespace()),
             None => name.to_owned(),
         };
@@ -115,14 +115,14 @@ impl Pacer {
     pub async fn keep(&self, line: &Line) {
         let now = self.clock.now();
         line.here().kept = now;
-        if let Some(redis) = self.redis_at(now) {
+        if let Some(redis) = self.redis.at(now) {
             self.tell_line(redis, line, now, None).await;
         }
     }
 
     async fn reserve_block(&self, line: &Line, wish: Wish) -> f64 {
         let now = self.clock.now();
-        if let Some(redis) = self.redis_at(now)
+        if let Some(redis) = self.redis.at(now)
             && let Some(first) = self.tell_line(redis, line, now, Some(wish)).await
         {
             return first;
@@ -149,7 +149,7 @@ impl Pacer {
         call.arg(ghost(interval)).arg(LATEST);
         let mut commands = redis.commands();
         let (first, tail, kept): (f64, f64, Millis) =
-            self.in_time(now, call.invoke_async(&mut commands)).await?;
+            self.redis.in_time(now, call.invoke_async(&mut commands)).await?;
         *line.here() = Known { tail: now as f64 + tail, kept: now - kept };
         Some(now as f64 + first)
     }

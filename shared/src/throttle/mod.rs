@@ -14,9 +14,13 @@
 //! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
 //! | `NS:line:…` | string | how far turns at a pace are promised (see [`line`]) |
 //! | `NS:share:…` | hash | each process's part of something (see [`share`]) |
+//! | `NS:window:{OWNER}:MS:NAME` | list | uses in a sliding window (see [`windows`]) |
 
+mod away;
 mod gcra;
 pub mod line;
 pub mod pace;
 pub mod requests;
 pub mod share;
+mod sliding;
+pub mod windows;

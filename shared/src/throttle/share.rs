@@ -72,7 +72,7 @@ pub struct Part {
 impl Pacer {
     /// The share called `name`, of `total` slots; `None` where there is nobody to share with.
     pub fn share(&self, name: &str, total: usize) -> Option<Share> {
-        let key = format!("{}:share:{name}", self.redis.as_ref()?.namespace()).into();
+        let key = format!("{}:share:{name}", self.redis.redis()?.namespace()).into();
         Some(Share { key, total })
     }
 
@@ -93,13 +93,13 @@ impl Pacer {
         static COMPILED: std::sync::LazyLock<redis::Script> =
             std::sync::LazyLock::new(|| redis::Script::new(SCRIPT));
         let now = self.clock.now();
-        let redis = self.redis_at(now)?;
+        let redis = self.redis.at(now)?;
         let mut call = COMPILED.key(&*share.key);
         call.arg(now).arg(&*self.process).arg(held).arg(share.total).arg(LEASE).arg(now / TERM);
         call.arg(rest.at).arg(rest.refusals).arg(rest.until).arg(REMEMBER);
         let mut commands = redis.commands();
         let (slots, at, refusals, until): (usize, Millis, u32, Millis) =
-            self.in_time(now, call.invoke_async(&mut commands)).await?;
+            self.redis.in_time(now, call.invoke_async(&mut commands)).await?;
         Some(Part { slots, rest: rest.merge(Rest { at, refusals, until }) })
     }
 }
