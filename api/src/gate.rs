@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::{IpNet, Ipv4Net};
+use listmill_shared::domain::factor::Factor;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::domain::key::{Key, Refusal, Secret};
 use listmill_shared::store::StoreError;
@@ -107,7 +108,7 @@ async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>
     let secret = presented.map_err(|refusal| refused(api, &refusal))?;
     let key = found.key.ok_or_else(|| refused(api, &Refusal::Unknown))?;
     key.admit(now).map_err(|refusal| refused(api, &refusal))?;
-    let limits = judge(api, parts, &key, now).await?;
+    let limits = judge(api, parts, &key, found.limits.at(now), now).await?;
     Ok((Caller { account: key.account, key: key.id, secret: Arc::new(secret) }, limits))
 }
 
@@ -115,13 +116,14 @@ async fn judge(
     api: &Api,
     parts: &Parts,
     key: &Key,
+    left: Factor,
     now: i64,
 ) -> Result<Option<LimitHeaders>, Turned> {
     if !api.app.settings.rate_limits {
         return Ok(None);
     }
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let budget = limits::budget(route, key, api.app.settings.rate_limit_per_minute);
+    let budget = limits::budget(route, key, api.app.settings.rate_limit_per_minute, left);
     let judged = api.limiter.judge(budget.bucket, budget.allowance, now).await;
     match limits::render(&budget, judged, now) {
         Ok(headers) => Ok(Some(headers)),

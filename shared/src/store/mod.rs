@@ -28,6 +28,7 @@ pub mod gather;
 pub mod idempotency;
 mod ids;
 mod lend;
+pub mod limit_factor;
 pub mod reconcile;
 pub mod results;
 pub mod server;
