@@ -21,6 +21,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use listmill_shared::app::keys::By;
 use listmill_shared::app::verify::Payer;
+use listmill_shared::domain::factor::Factor;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::{Key, Refusal, Secret};
 use listmill_shared::domain::task::Task;
@@ -143,7 +144,7 @@ async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>
     if let Some(scope) = need.scope {
         key.permit(scope).map_err(refused)?;
     }
-    let limits = judge(api, route, &key, now).await?;
+    let limits = judge(api, route, &key, found.limits.at(now), now).await?;
     if need.spends {
         key.afford(now).map_err(refused)?;
     }
@@ -155,12 +156,13 @@ async fn judge(
     api: &Api,
     route: &str,
     key: &Key,
+    left: Factor,
     now: i64,
 ) -> Result<Option<LimitHeaders>, Turned> {
     if !api.app.settings.rate_limits {
         return Ok(None);
     }
-    let budget = limits::budget(route, key, api.app.settings.rate_limit_per_minute);
+    let budget = limits::budget(route, key, api.app.settings.rate_limit_per_minute, left);
     let judged = api.limiter.judge(budget.bucket, budget.allowance, now).await;
     match limits::render(&budget, judged, now) {
         Ok(headers) => Ok(Some(headers)),

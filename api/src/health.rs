@@ -34,6 +34,10 @@ pub fn describe_metrics() {
         "Requests that the gate turned away, by reason."
     );
     metrics::describe_gauge!(
+        "listmill_limits_alone",
+        "1 while Redis is away and this process counts alone, by what it counts."
+    );
+    metrics::describe_gauge!(
         "listmill_stuck_seconds",
         "Seconds without progress of the part that has been stuck longest; 0 = none."
     );

@@ -30,7 +30,7 @@ use ipnet::IpNet;
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
 use listmill_shared::queue::Queue;
-use listmill_shared::queue::limits::Limiter;
+use listmill_shared::throttle::requests::Limiter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;

@@ -4,8 +4,9 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
 use listmill_shared::domain::clock::Millis;
+use listmill_shared::domain::factor::Factor;
 use listmill_shared::domain::key::Key;
-use listmill_shared::queue::limits::{Allowance, Bucket, Judged};
+use listmill_shared::throttle::requests::{Allowance, Bucket, Judged};
 use serde_json::json;
 
 use crate::refusals::plain;
@@ -28,8 +29,10 @@ pub struct Budget {
 }
 
 /// The budget of a key on a route. The routes of the seed system have one each; all others share
-/// one, which is `default` a minute unless the key has its own figure.
-pub fn budget(route: &str, key: &Key, default: u32) -> Budget {
+/// one, which is `default` a minute unless the key has its own figure. `left`: what an operator has
+/// left of every rate. The counts of a day stay as they are: who has used up a tenth of their day would
+/// be shut out until the lever is lifted, and told midnight.
+pub fn budget(route: &str, key: &Key, default: u32, left: Factor) -> Budget {
     let (name, per_minute, per_day) = match route {
         "/api/verify-single" => ("verify-single", 60, Some(PER_DAY)),
         "/api/verify-bulk" => ("verify-bulk", 60, Some(PER_DAY)),
@@ -41,7 +44,7 @@ pub fn budget(route: &str, key: &Key, default: u32) -> Budget {
     };
     Budget {
         bucket: Bucket { key: key.budget, route: name },
-        allowance: Allowance { per_minute, per_day },
+        allowance: Allowance { per_minute: left.of(per_minute), per_day },
     }
 }
 
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn budgets_by_route() {
-        let of = |route, own| budget(route, &key(own), 1200);
+        let of = |route, own| budget(route, &key(own), 1200, Factor::ONE);
         assert_eq!(of("/api/verify-single", Some(5)).allowance.per_minute, 60);
         assert_eq!(of("/api/get-results/{task_id}", None).allowance.per_minute, 120);
         assert_eq!(of("/api/verify-bulk", None).allowance.per_day, Some(10_000));
@@ -143,11 +146,16 @@ mod tests {
         assert_eq!(of("/v1/tasks", None).bucket, of("/v1/keys", None).bucket);
         let (single, bulk) = (of("/api/verify-single", None), of("/api/verify-bulk", None));
         assert_ne!(single.bucket, bulk.bucket);
+        let tight = |route, own| {
+            budget(route, &key(own), 1200, Factor::from_thousandths(100)).allowance.per_minute
+        };
+        assert_eq!(tight("/api/verify-single", None), 6);
+        assert_eq!([None, Some(5), Some(0)].map(|own| tight("/v1/tasks", own)), [120, 1, 0]);
     }
 
     #[test]
     fn a_refusal_says_when_to_come_back() {
-        let budget = budget("/api/verify-single", &key(None), 1200);
+        let budget = budget("/api/verify-single", &key(None), 1200, Factor::ONE);
         let judged = Judged::TooMany { retry_ms: 44_100, reset_ms: 60_000 };
         let response = render(&budget, judged, 1_000_000).unwrap_err();
         assert_eq!(response.status(), 429);

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod full;
+mod limits;
 mod scale;
 mod verify;
 
@@ -14,6 +15,7 @@ use listmill_shared::settings::parse_duration;
 
 pub use crowd::{CrowdArgs, Scenario};
 pub use full::FullArgs;
+pub use limits::LimitsCommand;
 pub use scale::ScaleArgs;
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
 
@@ -269,6 +271,9 @@ pub enum AdminCommand {
     /// Blocked networks
     #[command(subcommand)]
     Ip(IpCommand),
+    /// Request limits: the lever against overload
+    #[command(subcommand)]
+    Limits(LimitsCommand),
     /// Prove that every credit is accounted for; exit 1 if not
     Reconcile {
         /// Of this account only (id or e-mail)
@@ -468,6 +473,9 @@ mod tests {
             "admin key list --json",
             "admin credits grant --account a@b.c --amount -5 --kind phone",
             "admin ip block 10.0.0.0/8",
+            "admin limits tighten --factor 0.1 --for 1h",
+            "admin limits show --json",
+            "admin limits relax",
             "admin reconcile --account a@b.c --deep",
             "admin results task_1",
         ] {

@@ -1,5 +1,5 @@
-//! Who may import whom. Inside a crate: `app → store, queue → domain`. Each outside library that
-//! shapes a room stays in that room. The worker cannot even name an API key.
+//! Who may import whom. Inside a crate: `app → store, throttle → queue → domain`. Each outside
+//! library that shapes a room stays in that room. The worker cannot even name an API key.
 
 use std::path::{Path, PathBuf};
 
@@ -17,16 +17,26 @@ const RULES: &[Rule] = &[
     Rule { under: "shared/src", except: &["shared/src/store/"], never: &["sqlx::", "use sqlx"] },
     Rule {
         under: "shared/src",
-        except: &["shared/src/queue/", "shared/src/settings"],
-        never: &["redis::", "governor::"],
+        except: &["shared/src/queue/", "shared/src/throttle/", "shared/src/settings"],
+        never: &["redis::"],
     },
+    Rule { under: "shared/src", except: &["shared/src/throttle/"], never: &["governor::"] },
     Rule {
         under: "shared/src/domain",
         except: &[],
-        never: &["crate::store", "crate::queue", "crate::app", "tokio::"],
+        never: &["crate::store", "crate::queue", "crate::throttle", "crate::app", "tokio::"],
     },
-    Rule { under: "shared/src/store", except: &[], never: &["crate::queue", "crate::app"] },
-    Rule { under: "shared/src/queue", except: &[], never: &["crate::store", "crate::app"] },
+    Rule {
+        under: "shared/src/store",
+        except: &[],
+        never: &["crate::queue", "crate::throttle", "crate::app"],
+    },
+    Rule {
+        under: "shared/src/queue",
+        except: &[],
+        never: &["crate::store", "crate::throttle", "crate::app"],
+    },
+    Rule { under: "shared/src/throttle", except: &[], never: &["crate::store", "crate::app"] },
     Rule { under: "shared/src", except: &[], never: &["axum::", "apalis::"] },
     Rule {
         under: "api/src",

@@ -40,3 +40,4 @@ mod submission;
 mod tasks;
 mod verdicts;
 mod verify;
+mod windows;

@@ -1,11 +1,16 @@
 //! Check 9: request limits per key.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use listmill_tests::{Client, Reply, Setup, Size, Weight, for_each_size};
+use listmill_tests::{Client, Reply, Setup, Size, Weight, eventually, for_each_size};
 use serde_json::{Value, json};
 
-for_each_size!(sixty_a_minute, own_routes_allow_1200, off_lifts_them);
+for_each_size!(
+    sixty_a_minute,
+    own_routes_allow_1200,
+    off_lifts_them,
+    an_operator_tightens_them_for_a_while,
+);
 
 fn limited(size: Size) -> Setup {
     Setup::new(size).env("LISTMILL_RATE_LIMITS", "on")
@@ -110,5 +115,97 @@ async fn off_lifts_them(size: Size) {
     for _ in 0..80 {
         single(&owner.client).await.expect(200);
     }
+    app.finish().await;
+}
+
+async fn an_operator_tightens_them_for_a_while(size: Size) {
+    let app = limited(size).start().await;
+    let lever = async |args: &[&str]| {
+        let words = ["admin", "limits"].iter().chain(args).chain(&["--json"]);
+        let words: Vec<&str> = words.copied().collect();
+        app.cli(&words).await.expect_success().json()
+    };
+    let before = lever(&["show"]).await;
+    assert_eq!((&before["factor"], &before["tightened"]), (&json!(1.0), &json!(false)));
+    let told = lever(&["tighten", "--factor", "0.1", "--for", "1h", "--note", "a storm"]).await;
+    assert_eq!((&told["factor"], &told["note"]), (&json!(0.1), &json!("a storm")));
+    assert!(told["ends_at"].is_string(), "{told}");
+    assert_eq!(lever(&["show"]).await, told);
+
+    // At once, on every process: the first request after the command is judged by a tenth.
+    let owner = app.customer(100).await;
+    for api in 0..app.apis.len() {
+        let reply = single(&app.client_of(api, &owner.key.secret)).await.expect(200);
+        assert_eq!(number(&reply, "x-ratelimit-limit"), 6, "API process {api}");
+        assert!(number(&reply, "x-dailylimit-remaining") > 9_900, "days stay as they are");
+    }
+    let asked = app.apis.len() as u64;
+    let (passed, more, refusal) = until_refused(&owner.client, 6).await;
+    let left = 6 - asked;
+    assert!((left..=left + more).contains(&passed), "{passed} passed, {more} more were due");
+    assert_refusal(&refusal, 6);
+    for api in 0..app.apis.len() {
+        let reply = single(&app.client_of(api, &owner.key.secret)).await;
+        assert!(matches!(reply.status, 200 | 429), "{reply}");
+        assert_eq!(number(&reply, "x-ratelimit-limit"), 6, "API process {api}");
+    }
+
+    // It ends by itself, on every process.
+    lever(&["tighten", "--factor", "0.5", "--for", "3s"]).await;
+    let other = app.customer(100).await;
+    for api in 0..app.apis.len() {
+        let client = app.client_of(api, &other.key.secret);
+        eventually("the lever ends", Duration::from_secs(15), async || {
+            let limit = number(&single(&client).await, "x-ratelimit-limit");
+            assert!(limit == 30 || limit == 60, "{limit}");
+            (limit == 60).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(lever(&["show"]).await["tightened"], json!(false));
+
+    // And it can be lifted.
+    lever(&["tighten", "--factor", "0.1", "--for", "1h"]).await;
+    let relaxed = lever(&["relax"]).await;
+    assert_eq!((&relaxed["factor"], &relaxed["ends_at"]), (&json!(1.0), &Value::Null));
+    let third = app.customer(100).await;
+    let reply = single(&third.client).await.expect(200);
+    assert_eq!(number(&reply, "x-ratelimit-limit"), 60);
+    app.finish().await;
+}
+
+/// A Redis that hangs costs nobody more than a moment, and the metric tells who judges.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_each_process_judges_alone_and_says_so() {
+    let mut app = limited(Size::SCALED).start().await;
+    let owner = app.customer(1_000).await;
+    single(&owner.client).await.expect(200);
+    let alone = async |app: &listmill_tests::Deployment| {
+        let mut sum = 0.0;
+        for api in &app.apis {
+            sum += api.metric("listmill_limits_alone").await.expect("the gauge is there");
+        }
+        sum
+    };
+    assert_eq!(alone(&app).await, 0.0);
+    app.redis().stall();
+    for api in 0..app.apis.len() {
+        let client = app.client_of(api, &owner.key.secret);
+        let start = Instant::now();
+        for _ in 0..5 {
+            let reply = client.get("/v1/account/credits").await.expect(200);
+            assert_eq!(number(&reply, "x-ratelimit-limit"), 1_200);
+        }
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    }
+    assert!(alone(&app).await >= app.apis.len() as f64);
+    app.redis().resume();
+    eventually("Redis judges again", Duration::from_secs(20), async || {
+        for _ in 0..app.apis.len() {
+            owner.client.get("/v1/account/credits").await.expect(200);
+        }
+        (alone(&app).await == 0.0).then_some(())
+    })
+    .await;
     app.finish().await;
 }

@@ -1,12 +1,12 @@
-//! What processes share through Redis ([`listmill_shared::queue::share`]): whatever they do, and
+//! What processes share through Redis ([`listmill_shared::throttle::share`]): whatever they do, and
 //! whoever falls silent, they have no more than the total together, and in the end equal parts.
 
 use std::time::Duration;
 
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::queue::pace::Pacer;
-use listmill_shared::queue::share::{LEASE, Rest, Share, TERM};
+use listmill_shared::throttle::pace::Pacer;
+use listmill_shared::throttle::share::{LEASE, Rest, Share, TERM};
 use listmill_tests::redis::Redis;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -67,6 +67,21 @@ impl Redis {
         Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
     }
 
+    /// How often clients have sent a command since the statistics were reset (`CONFIG RESETSTAT`).
+    pub fn calls(&self, command: &str) -> u64 {
+        let limit = Some(Duration::from_secs(5));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("Redis");
+        stream.set_read_timeout(limit).expect("a limit");
+        stream.write_all(b"INFO commandstats\r\nQUIT\r\n").expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let line = answer.lines().find_map(|line| {
+            line.strip_prefix("cmdstat_")?.strip_prefix(command)?.strip_prefix(":calls=")
+        });
+        let calls = line.and_then(|rest| rest.split(',').next()?.parse().ok());
+        calls.unwrap_or(0)
+    }
+
     pub fn flush_all(&self) {
         let answer = self.command("FLUSHALL").expect("Redis answers");
         assert!(answer.starts_with("+OK"), "FLUSHALL: {answer}");

@@ -47,6 +47,7 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
             grant(app, out, &account, amount, kind.into(), note.as_deref()).await?;
         }
         AdminCommand::Ip(command) => ip(app, out, command).await?,
+        AdminCommand::Limits(command) => super::limits::run(app, out, command).await?,
         AdminCommand::Reconcile { account, deep } => {
             return reconcile(app, out, account.as_deref(), deep).await;
         }

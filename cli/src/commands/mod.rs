@@ -5,6 +5,7 @@ pub mod bench;
 pub mod demo;
 pub mod doctor;
 pub mod embedded;
+pub mod limits;
 pub mod migrate;
 pub mod roles;
 pub mod up;

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod block;
 pub mod clock;
 pub mod done;
+pub mod factor;
 pub mod id;
 pub mod key;
 pub mod ledger;

@@ -1,5 +1,5 @@
 //! The queue: batch references in and out, and notices that a task stands still. The only room
-//! with Redis.
+//! that connects to Redis; what counts there is [`crate::throttle`].
 //!
 //! SQL is the truth and the queue is a hint. A reference may be lost, doubled or late; Redis may be
 //! wiped at any moment: the sweeper asks for what it has not heard of ([`Queue::waiting`]) and sends again what
@@ -14,19 +14,10 @@
 //! | `NS:first` | likewise | batches that go past the line |
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
 //! | `NS:round` | string, expires | there when a round of dispatch began a moment ago |
-//! | `NS:limit:…` | string | GCRA state of a request limit (see [`limits`]) |
-//! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
-//! | `NS:line:…` | string | how far turns at a pace are promised (see [`line`]) |
-//! | `NS:share:…` | hash | each process's part of something (see [`share`]) |
 
-mod gcra;
-pub mod limits;
-pub mod line;
 mod memory;
-pub mod pace;
 mod redis;
 pub mod server;
-pub mod share;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -78,12 +78,13 @@ impl RedisQueue {
         })
     }
 
-    pub(super) fn commands(&self) -> ConnectionManager {
+    /// The connection for commands.
+    pub(crate) fn commands(&self) -> ConnectionManager {
         self.lock().manager.clone()
     }
 
     /// It did not answer in time: perhaps only this connection is dead. Replaces it, now and then.
-    pub(super) fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         let mut commands = self.lock();
         let now = Instant::now();
         commands.silent = Some(now);
@@ -119,7 +120,8 @@ impl RedisQueue {
         done
     }
 
-    pub(super) fn namespace(&self) -> &str {
+    /// What every key begins with.
+    pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
 

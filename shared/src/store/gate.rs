@@ -7,7 +7,9 @@ use sqlx::{FromRow, QueryBuilder};
 
 use super::gather::Gather;
 use super::keys::{BY_HASH, KeyRow};
+use super::limit_factor::TightenedRow;
 use super::{Result, Store, Tx, on, within};
+use crate::domain::factor::Tightened;
 use crate::domain::key::{Key, KeyHash};
 
 /// What the gate learns about a presented key.
@@ -17,6 +19,16 @@ pub struct Found {
     pub key: Option<Key>,
     /// Version of the blocked networks; reload them when it differs from yours.
     pub ip_blocks: i64,
+    /// What is left of every request limit.
+    pub limits: Tightened,
+}
+
+/// What concerns every caller.
+#[derive(FromRow)]
+struct CommonRow {
+    ip_blocks: i64,
+    #[sqlx(flatten)]
+    limits: TightenedRow,
 }
 
 #[derive(FromRow)]
@@ -26,7 +38,10 @@ struct HashedRow {
     key: KeyRow,
 }
 
-const VERSION: &str = "SELECT value FROM versions WHERE name = 'ip_blocks'";
+
+const COMMON: &str = "SELECT v.value AS ip_blocks, f.thousandths, f.ends_at
+    FROM versions v CROSS JOIN limit_factor f WHERE v.name = 'ip_blocks' AND f.id = 1";
+
 impl Store {
     /// Gathered look-ups for the gate.
     pub fn gather_keys(&self) -> Gather<KeyHash, Found> {
@@ -46,13 +61,14 @@ impl Store {
             }};
         }
         let mut reader = self.quick_reader().await?;
-        let ip_blocks: i64 = on!(&mut reader, c => sqlx::query_scalar(VERSION).fetch_one(c).await)?;
+        let common: CommonRow = on!(&mut reader, c => sqlx::query_as(COMMON).fetch_one(c).await)?;
         let rows: Vec<HashedRow> = match &mut reader {
             Tx::Pg(lent) => within!(lent, c => find!(c)),
             Tx::Lite(lent) => within!(lent, c => find!(c)),
         }?;
+        let nobody = Found { key: None, ip_blocks: common.ip_blocks, limits: common.limits.into() };
         let mut found: HashMap<KeyHash, Found> =
-            hashes.iter().map(|hash| (*hash, Found { key: None, ip_blocks })).collect();
+            hashes.iter().map(|hash| (*hash, nobody.clone())).collect();
         for row in rows {
             if let Some(place) =
                 row.hash.as_slice().try_into().ok().and_then(|h: KeyHash| found.get_mut(&h))

@@ -29,6 +29,7 @@ pub mod idempotency;
 mod ids;
 pub mod keys;
 mod lend;
+pub mod limit_factor;
 mod peppers;
 pub mod reconcile;
 pub mod results;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
-use listmill_shared::queue::line::Line;
-use listmill_shared::queue::pace::Pacer;
+use listmill_shared::throttle::line::Line;
+use listmill_shared::throttle::pace::Pacer;
 use listmill_tests::redis::Redis;
 use listmill_tests::{Client, Deployment, Setup, Size, Weight, eventually, for_each_size};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::Reason;
-use listmill_shared::queue::pace::Pacer;
+use listmill_shared::throttle::pace::Pacer;
 use listmill_worker::provider::smtp::{Config, Finding, Smtp};
 
 use super::server::{Script, Server};

@@ -6,7 +6,7 @@ use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::Reason;
-use listmill_shared::queue::pace::Pacer;
+use listmill_shared::throttle::pace::Pacer;
 use listmill_tests::eventually;
 use listmill_worker::provider::http::{Config, Finding, Http};
 

@@ -7,6 +7,7 @@ mod convert;
 mod deferrals;
 mod faults;
 mod lease;
+mod limit_factor;
 mod once;
 mod plans;
 mod property;

@@ -15,8 +15,8 @@ use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::queue::QueueError;
-use listmill_shared::queue::pace::Pacer;
 use listmill_shared::settings::{ProviderKind, ServerUrl, Settings};
+use listmill_shared::throttle::pace::Pacer;
 
 use http::Http;
 use lists::ListFiles;

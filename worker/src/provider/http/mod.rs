@@ -34,7 +34,7 @@ use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::{Reason, Verdict};
-use listmill_shared::queue::pace::Pacer;
+use listmill_shared::throttle::pace::Pacer;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use listmill_shared::queue::pace::{Budget, Pacer, Rate};
+use listmill_shared::throttle::pace::{Budget, Pacer, Rate};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use listmill_shared::queue::share::RENEW;
+use listmill_shared::throttle::share::RENEW;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 

@@ -45,7 +45,7 @@ use listmill_shared::domain::address::{domain_to_ascii, split};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
-use listmill_shared::queue::pace::Pacer;
+use listmill_shared::throttle::pace::Pacer;
 use serde::Serialize;
 use tokio::sync::watch;
 

@@ -2,9 +2,9 @@
 //!
 //! Data: hosts form *groups* (see [`super::figures`]). A group's [`Pace`] is two budgets (recipients and
 //! connections in a minute, see [`Pacer`]), a share of the connections at once and the [`Rest`] that the
-//! host wants (both between processes, see [`listmill_shared::queue::share`]), the *crowd* of those who
+//! host wants (both between processes, see [`listmill_shared::throttle::share`]), the *crowd* of those who
 //! wait for their turn here or have it, the *line* of those who were put off (all processes', see
-//! [`listmill_shared::queue::line`]), and which turns were *promised* here to whom.
+//! [`listmill_shared::throttle::line`]), and which turns were *promised* here to whom.
 //!
 //! Invariants:
 //! - every RCPT TO and every new connection has taken a cell of its group's budget before;
@@ -25,9 +25,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use listmill_shared::domain::clock::{Clock, Millis};
-use listmill_shared::queue::line::Line;
-use listmill_shared::queue::pace::{Budget, Pacer, Rate};
-use listmill_shared::queue::share::{Rest, Share};
+use listmill_shared::throttle::line::Line;
+use listmill_shared::throttle::pace::{Budget, Pacer, Rate};
+use listmill_shared::throttle::share::{Rest, Share};
 use tokio::sync::Mutex as Queue;
 
 use super::figures::Figures;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use listmill_shared::domain::clock::{Clock, Millis};
-use listmill_shared::queue::pace::Pacer;
+use listmill_shared::throttle::pace::Pacer;
 use moka::future::Cache;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 

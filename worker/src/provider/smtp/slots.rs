@@ -1,5 +1,5 @@
 //! How many connections a group may have at once in this process: all that the group bears where the
-//! process is alone, its part where processes share (see [`listmill_shared::queue::share`]).
+//! process is alone, its part where processes share (see [`listmill_shared::throttle::share`]).
 //!
 //! Data: slots are permits. *Held* is how many this process has, taken or free; *due* is how many it
 //! should have.

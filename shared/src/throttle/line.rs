@@ -20,9 +20,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as Queue;
 
-use super::RedisQueue;
 use super::pace::Pacer;
 use crate::domain::clock::Millis;
+use crate::queue::RedisQueue;
 
 /// A line that nobody has come for in this time is nobody's, in milliseconds; and in so many intervals.
 const GHOST: Millis = 60_000;
@@ -32,36 +32,8 @@ const BLOCK: u32 = 1_000;
 /// No turn is later than this, in milliseconds: 30 days.
 const LATEST: Millis = 30 * 24 * 3_600_000;
 
-/// KEYS: the line. ARGV: turns wanted (0 = one was kept), interval, ms until the first may be, ms
-/// until the tail and since the last kept turn as the process knows them, ms that make a ghost, ms
-/// until the last may be.
-/// Returns {ms until the first turn, ms until the tail, ms since the last kept turn}.
-const SCRIPT: &str = r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local turns, interval = tonumber(ARGV[1]), tonumber(ARGV[2])
-local tail, kept = now + tonumber(ARGV[4]), now - tonumber(ARGV[5])
-local value = redis.call('GET', KEYS[1])
-if value then
-  local t, k = string.match(value, '^(%S+) (%S+)$')
-  tail, kept = math.max(tail, tonumber(t)), math.max(kept, tonumber(k))
-end
-if turns == 0 then
-  kept = now
-elseif tail <= now or now - kept > tonumber(ARGV[6]) then
-  tail, kept = now, now
-end
-local first = tail
-if turns > 0 then
-  first = math.min(math.max(tail, now + tonumber(ARGV[3])), now + tonumber(ARGV[7]))
-  tail = first + turns * interval
-end
-if tail > now then
-  local lives = math.ceil(tail - now) + tonumber(ARGV[6])
-  redis.call('SET', KEYS[1], string.format('%.3f %.0f', tail, kept), 'PX', lives)
-end
-return {string.format('%.3f', first - now), string.format('%.3f', tail - now), now - kept}
-";
+/// Its keys, arguments and answer stand at its head.
+const SCRIPT: &str = include_str!("line.lua");
 
 /// See the module.
 pub struct Line {
@@ -109,7 +81,7 @@ impl Drop for Asking<'_> {
 impl Pacer {
     /// The line called `name`; a process should have it once.
     pub fn line(&self, name: &str) -> Line {
-        let key = match &self.redis {
+        let key = match self.redis.redis() {
             Some(redis) => format!("{}:line:{name}", redis.namespace()),
             None => name.to_owned(),
         };
@@ -143,14 +115,14 @@ impl Pacer {
     pub async fn keep(&self, line: &Line) {
         let now = self.clock.now();
         line.here().kept = now;
-        if let Some(redis) = self.redis_at(now) {
+        if let Some(redis) = self.redis.at(now) {
             self.tell_line(redis, line, now, None).await;
         }
     }
 
     async fn reserve_block(&self, line: &Line, wish: Wish) -> f64 {
         let now = self.clock.now();
-        if let Some(redis) = self.redis_at(now)
+        if let Some(redis) = self.redis.at(now)
             && let Some(first) = self.tell_line(redis, line, now, Some(wish)).await
         {
             return first;
@@ -177,7 +149,7 @@ impl Pacer {
         call.arg(ghost(interval)).arg(LATEST);
         let mut commands = redis.commands();
         let (first, tail, kept): (f64, f64, Millis) =
-            self.in_time(now, call.invoke_async(&mut commands)).await?;
+            self.redis.in_time(now, call.invoke_async(&mut commands)).await?;
         *line.here() = Known { tail: now as f64 + tail, kept: now - kept };
         Some(now as f64 + first)
     }

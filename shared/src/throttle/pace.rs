@@ -10,10 +10,9 @@
 //! - all processes that share a Redis pass at most `at_once + per_minute × minutes` cells, plus a
 //!   block each;
 //! - Redis is asked about an empty bucket once per cell, however many ask here;
-//! - a Redis that does not answer costs one caller [`PATIENCE`] every [`AWAY`].
+//! - a Redis that does not answer costs one caller a moment every [`AWAY`] (see [`super::away`]).
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,16 +20,15 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::away::Judge;
 use super::gcra::{self, Taken};
-use super::{QueueError, RedisQueue};
 use crate::domain::clock::{Clock, Millis};
 use crate::domain::id::Ids;
+use crate::queue::{QueueError, RedisQueue};
 
 const MINUTE_MS: f64 = 60_000.0;
 /// How long a block's cells may be used, in milliseconds.
 const LAPSE: Millis = 1_000;
-/// Redis gets this long to answer, if nothing else is said.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// A Redis that did not answer is left alone for so many milliseconds.
 const AWAY: Millis = 2_000;
 
@@ -89,13 +87,10 @@ struct Block {
 
 /// Where budgets and shares ([`super::share`]) are kept.
 pub struct Pacer {
-    pub(super) redis: Option<RedisQueue>,
+    pub(super) redis: Judge,
     pub(super) clock: Clock,
     /// This process among those that share.
     pub(super) process: Box<str>,
-    patience: Duration,
-    away: AtomicBool,
-    away_until: AtomicI64,
 }
 
 impl Pacer {
@@ -117,18 +112,17 @@ impl Pacer {
     }
 
     fn new(redis: Option<RedisQueue>, clock: Clock, process: Box<str>) -> Self {
-        let (away, away_until) = (AtomicBool::new(false), AtomicI64::new(0));
-        Self { redis, clock, process, patience: PATIENCE, away, away_until }
+        Self { redis: Judge::new(redis, "pace", AWAY), clock, process }
     }
 
     /// The same, but Redis gets this long to answer.
     pub fn patient(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+        Self { redis: self.redis.patient(patience), ..self }
     }
 
     /// The budget called `name`; a process should have it once.
     pub fn budget(&self, name: &str, rate: Rate) -> Budget {
-        let name = match &self.redis {
+        let name = match self.redis.redis() {
             Some(redis) => format!("{}:pace:{name}", redis.namespace()),
             None => name.to_owned(),
         };
@@ -147,7 +141,7 @@ impl Pacer {
     /// Takes one cell, or says how long it takes until there may be one.
     pub async fn take(&self, budget: &Budget) -> Result<(), Duration> {
         let now = self.clock.now();
-        let Some(redis) = self.redis_at(now) else {
+        let Some(redis) = self.redis.at(now) else {
             return self.take_here(budget);
         };
         let wanted = match budget.block().next(budget.rate, now) {
@@ -160,41 +154,10 @@ impl Pacer {
             burst: budget.rate.interval_ms() * f64::from(budget.rate.at_once.get()),
         };
         let asked = gcra::take(redis, &budget.name, rate, wanted, None, now);
-        match self.in_time(now, asked).await {
+        match self.redis.in_time(now, asked).await {
             Some(taken) => budget.block().fetched(taken, now),
             None => self.take_here(budget),
         }
-    }
-
-    /// The Redis to ask at `now`; none while it is away.
-    pub(super) fn redis_at(&self, now: Millis) -> Option<&RedisQueue> {
-        self.redis.as_ref().filter(|_| now >= self.away_until.load(Ordering::Relaxed))
-    }
-
-    /// Redis's answer; `None`: it is away.
-    pub(super) async fn in_time<T>(
-        &self,
-        now: Millis,
-        asked: impl Future<Output = Result<T, redis::RedisError>>,
-    ) -> Option<T> {
-        let failure = match tokio::time::timeout(self.patience, asked).await {
-            Ok(Ok(answer)) => {
-                if self.away.swap(false, Ordering::Relaxed) {
-                    tracing::info!("redis is back: processes share the pace again");
-                }
-                return Some(answer);
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => {
-                self.redis.iter().for_each(RedisQueue::doubt);
-                String::from("no answer in time")
-            }
-        };
-        self.away_until.store(now + AWAY, Ordering::Relaxed);
-        if !self.away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(error = %failure, "redis is away: each process keeps the pace alone");
-        }
-        None
     }
 
     fn take_here(&self, budget: &Budget) -> Result<(), Duration> {

@@ -28,47 +28,8 @@ pub const TERM: Millis = 5_000;
 /// How long a rest is remembered, in milliseconds.
 const REMEMBER: Millis = 600_000;
 
-/// KEYS: the share. ARGV: now, process, slots held (-1 = leaves), total, lease, number of the term,
-/// AT, REFUSALS, UNTIL, ms that a rest is remembered.
-/// Returns {slots that the process should have, AT, REFUSALS, UNTIL}.
-const SCRIPT: &str = r"
-local now, mine, held = tonumber(ARGV[1]), 'p:' .. ARGV[2], tonumber(ARGV[3])
-local total, term = tonumber(ARGV[4]), tonumber(ARGV[6])
-local at, refusals, until_ = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local others, before, taken = 0, 0, 0
-local fields = redis.call('HGETALL', KEYS[1])
-for i = 1, #fields, 2 do
-  local field, value = fields[i], fields[i + 1]
-  if field == 'rest' then
-    local a, r, u = string.match(value, '^(%d+) (%d+) (%d+)$')
-    if tonumber(a) > at then at, refusals, until_ = tonumber(a), tonumber(r), tonumber(u) end
-  elseif field ~= mine then
-    local slots, expires = string.match(value, '^(%d+) (%d+)$')
-    if tonumber(expires) <= now then
-      redis.call('HDEL', KEYS[1], field)
-    else
-      others, taken = others + 1, taken + tonumber(slots)
-      if field < mine then before = before + 1 end
-    end
-  end
-end
-local slots = 0
-if held < 0 then
-  redis.call('HDEL', KEYS[1], mine)
-else
-  local processes = others + 1
-  local fair = math.floor(total / processes)
-  if (before + term) % processes < total % processes then fair = fair + 1 end
-  slots = math.max(0, math.min(fair, total - taken))
-  local value = string.format('%d %d', math.max(slots, held), now + tonumber(ARGV[5]))
-  redis.call('HSET', KEYS[1], mine, value)
-end
-local lives = tonumber(ARGV[5])
-if refusals > 0 then lives = tonumber(ARGV[10]) end
-if at > 0 then redis.call('HSET', KEYS[1], 'rest', string.format('%d %d %d', at, refusals, until_)) end
-redis.call('PEXPIRE', KEYS[1], lives)
-return {slots, at, refusals, until_}
-";
+/// Its keys, arguments and answer stand at its head.
+const SCRIPT: &str = include_str!("share.lua");
 
 /// What is known of somebody who has refused us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,7 +72,7 @@ pub struct Part {
 impl Pacer {
     /// The share called `name`, of `total` slots; `None` where there is nobody to share with.
     pub fn share(&self, name: &str, total: usize) -> Option<Share> {
-        let key = format!("{}:share:{name}", self.redis.as_ref()?.namespace()).into();
+        let key = format!("{}:share:{name}", self.redis.redis()?.namespace()).into();
         Some(Share { key, total })
     }
 
@@ -132,13 +93,13 @@ impl Pacer {
         static COMPILED: std::sync::LazyLock<redis::Script> =
             std::sync::LazyLock::new(|| redis::Script::new(SCRIPT));
         let now = self.clock.now();
-        let redis = self.redis_at(now)?;
+        let redis = self.redis.at(now)?;
         let mut call = COMPILED.key(&*share.key);
         call.arg(now).arg(&*self.process).arg(held).arg(share.total).arg(LEASE).arg(now / TERM);
         call.arg(rest.at).arg(rest.refusals).arg(rest.until).arg(REMEMBER);
         let mut commands = redis.commands();
         let (slots, at, refusals, until): (usize, Millis, u32, Millis) =
-            self.in_time(now, call.invoke_async(&mut commands)).await?;
+            self.redis.in_time(now, call.invoke_async(&mut commands)).await?;
         Some(Part { slots, rest: rest.merge(Rest { at, refusals, until }) })
     }
 }

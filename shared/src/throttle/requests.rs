@@ -1,10 +1,8 @@
 //! Request limits: GCRA in Redis ([`super::gcra`]) when there is one, `governor` in this process
-//! when there is none or it is away; day counts likewise.
+//! when there is none or it is away ([`super::away`]); day counts likewise.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -12,16 +10,17 @@ use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
-use super::RedisQueue;
+use super::away::Judge;
 use super::gcra::{self, Day, Rate, Taken};
 use crate::domain::clock::Millis;
 use crate::domain::id::KeyId;
+use crate::queue::RedisQueue;
 
 /// A minute, the period of every rate.
 const PERIOD_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
-/// Redis gets this long to judge one request; then this process judges alone.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// A Redis that did not judge in time is left alone for so many milliseconds.
+pub(super) const REST: Millis = 500;
 
 /// Which bucket a request falls into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,10 +72,9 @@ type LocalLimiter =
 
 /// Judges requests.
 pub struct Limiter {
-    redis: Option<RedisQueue>,
+    redis: Judge,
     local: Mutex<HashMap<u32, Arc<LocalLimiter>>>,
     days: Mutex<HashMap<Bucket, (i64, u32)>>,
-    away: AtomicBool,
     clock: DefaultClock,
 }
 
@@ -84,34 +82,19 @@ impl Limiter {
     /// Judges through `redis` if given, in this process otherwise.
     pub fn new(redis: Option<RedisQueue>) -> Self {
         Self {
-            redis,
+            redis: Judge::new(redis, "requests", REST),
             local: Mutex::default(),
             days: Mutex::default(),
-            away: AtomicBool::new(false),
             clock: DefaultClock::default(),
         }
     }
 
     /// Judges one request and counts it if it passes.
     pub async fn judge(&self, bucket: Bucket, allowance: Allowance, now: Millis) -> Judged {
-        if let Some(redis) = &self.redis {
-            let asked = tokio::time::timeout(PATIENCE, ask(redis, bucket, allowance, now)).await;
-            let failure = match asked {
-                Ok(Ok(judged)) => {
-                    if self.away.swap(false, Ordering::Relaxed) {
-                        tracing::info!("redis judges request limits again");
-                    }
-                    return judged;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => {
-                    redis.doubt();
-                    String::from("no answer in time")
-                }
-            };
-            if !self.away.swap(true, Ordering::Relaxed) {
-                tracing::warn!(error = %failure, "redis is away: each process judges request limits alone");
-            }
+        if let Some(redis) = self.redis.at(now)
+            && let Some(judged) = self.redis.in_time(now, ask(redis, bucket, allowance, now)).await
+        {
+            return judged;
         }
         self.judge_here(bucket, allowance, now)
     }

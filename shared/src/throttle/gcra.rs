@@ -1,39 +1,15 @@
 //! GCRA in a Redis script, for everything that is counted between processes: request limits
-//! ([`super::limits`]) and pace ([`super::pace`]).
+//! ([`super::requests`]) and pace ([`super::pace`]).
 //!
 //! GCRA keeps one number per bucket, the theoretical arrival time (TAT): a cell passes when
 //! `TAT − burst + emission ≤ now`, and moves TAT on by one emission interval. Source: "Generic cell
 //! rate algorithm", ITU-T I.371. A bucket's key expires when it is full again.
 
-use super::RedisQueue;
 use crate::domain::clock::Millis;
+use crate::queue::RedisQueue;
 
-/// KEYS: TAT, day count (only with a day limit). ARGV: now, emission interval, burst (both in ms),
-/// cells wanted, day limit (0 = none), day's ttl.
-/// Returns {verdict, granted, a, b, c}: 0 pass (cells granted; cells left, day left, ms until full),
-/// 1 too many (0; ms until one would pass, ms until full), 2 day used up.
-const SCRIPT: &str = r"
-local now, emission, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
--- A thousandth of a cell of grace: TAT is kept to the microsecond only.
-local fit = math.floor((now + burst - tat) / emission + 0.001)
-if fit < 1 then
-  return {1, 0, math.max(1, math.ceil(tat + emission - burst - now)), math.ceil(tat - now), 0}
-end
-local cells = math.min(fit, tonumber(ARGV[4]))
-local left = -1
-local limit = tonumber(ARGV[5])
-if limit > 0 then
-  local used = tonumber(redis.call('GET', KEYS[2]) or 0)
-  if used >= limit then return {2, 0, 0, 0, 0} end
-  cells = math.min(cells, limit - used)
-  redis.call('SET', KEYS[2], used + cells, 'PX', ARGV[6])
-  left = limit - used - cells
-end
-tat = tat + cells * emission
-redis.call('SET', KEYS[1], string.format('%.3f', tat), 'PX', math.ceil(tat - now) + 1)
-return {0, cells, fit - cells, left, math.ceil(tat - now)}
-";
+/// Its keys, arguments and answer stand at its head.
+const SCRIPT: &str = include_str!("gcra.lua");
 
 /// What a bucket allows.
 #[derive(Debug, Clone, Copy)]
