@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::{IpNet, Ipv4Net};
+use listmill_shared::domain::audit::{Actor, Origin};
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::domain::key::{Key, Refusal, Secret};
 use listmill_shared::store::StoreError;
@@ -28,6 +29,7 @@ use crate::Api;
 use crate::extract::linger;
 use crate::limits::{self, LimitHeaders};
 use crate::problem::Problem;
+use crate::request_id::RequestId;
 
 /// Who passed the gate.
 #[derive(Debug, Clone)]
@@ -36,10 +38,20 @@ pub struct Caller {
     pub account: AccountId,
     /// Which key opened the door.
     pub key: KeyId,
+    /// Where the request comes from, as far as that is known.
+    pub ip: Option<IpAddr>,
+    /// What the request is called.
+    pub request_id: String,
     secret: Arc<Secret>,
 }
 
 impl Caller {
+    /// Who asks for a change, and from where: for the audit log.
+    pub fn origin(&self) -> Origin {
+        let request_id = Some(self.request_id.clone());
+        Origin { actor: Actor::Key(self.key), ip: self.ip, request_id }
+    }
+
     /// The key as presented: for deriving from it, never for showing.
     pub fn secret(&self) -> &Secret {
         &self.secret
@@ -97,18 +109,20 @@ async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>
     // Blocked networks are judged first, so there is a look-up even without a key.
     let hash = presented.as_ref().map_or([0; 32], Secret::hash);
     let found = api.app.find_key(hash).await.map_err(Turned::Away)?;
-    if let Some(peer) = peer {
-        let caller = caller_ip(peer, &parts.headers, &api.proxies);
-        if api.blocks.hold(api, caller, found.ip_blocks).await.map_err(Turned::Away)? {
-            return Err(refused(api, &Refusal::IpBlocked));
-        }
+    let ip = peer.map(|peer| caller_ip(peer, &parts.headers, &api.proxies));
+    if let Some(ip) = ip
+        && api.blocks.hold(api, ip, found.ip_blocks).await.map_err(Turned::Away)?
+    {
+        return Err(refused(api, &Refusal::IpBlocked));
     }
     let now = api.app.now();
     let secret = presented.map_err(|refusal| refused(api, &refusal))?;
     let key = found.key.ok_or_else(|| refused(api, &Refusal::Unknown))?;
     key.admit(now).map_err(|refusal| refused(api, &refusal))?;
     let limits = judge(api, parts, &key, now).await?;
-    Ok((Caller { account: key.account, key: key.id, secret: Arc::new(secret) }, limits))
+    let request_id = parts.extensions.get::<RequestId>().map_or("", RequestId::as_str).to_owned();
+    let secret = Arc::new(secret);
+    Ok((Caller { account: key.account, key: key.id, ip, request_id, secret }, limits))
 }
 
 async fn judge(

@@ -14,6 +14,7 @@ mod idempotency;
 mod limits;
 mod openapi;
 mod problem;
+mod request_id;
 mod routes;
 mod view;
 
@@ -32,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use routes::audit::audit_line;
 pub use routes::download::{csv_file, ndjson_file};
 
 /// Why serving could not start, or ended.

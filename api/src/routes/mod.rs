@@ -1,5 +1,6 @@
 //! The routes, each described where it is handled.
 
+pub mod audit;
 pub mod credits;
 pub mod download;
 pub mod events;
@@ -27,6 +28,7 @@ use crate::gate::gate;
 use crate::health::{self, observe};
 use crate::openapi::Document;
 use crate::problem::{self, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, plain};
+use crate::request_id::{self, Source};
 
 /// Everything that the API process serves.
 pub fn router(api: Api) -> Router {
@@ -37,6 +39,7 @@ pub fn router(api: Api) -> Router {
     document.merge(of_health);
     // The gate stands before every method of a known route; an unknown route has no gate.
     let gate = from_fn_with_state(api.clone(), gate);
+    let named = from_fn_with_state(Source::of(&api.app), request_id::name);
     let own = own.method_not_allowed_fallback(wrong_method).route_layer(gate.clone());
     let seed =
         seed.method_not_allowed_fallback(wrong_method).route_layer(gate).layer(from_fn(plain));
@@ -51,12 +54,14 @@ pub fn router(api: Api) -> Router {
         .route("/favicon.ico", get(|| async { Redirect::permanent("/docs/favicon-32x32.png") }))
         .fallback(unknown_route)
         .layer(from_fn(observe))
+        .layer(named)
 }
 
 /// The three pages of a worker process.
 pub fn health_router(app: App) -> Router {
     let (router, _) = health_routes().split_for_parts();
-    router.with_state(app).fallback(unknown_route).layer(from_fn(observe))
+    let named = from_fn_with_state(Source::of(&app), request_id::name);
+    router.with_state(app).fallback(unknown_route).layer(from_fn(observe)).layer(named)
 }
 
 fn own_routes() -> OpenApiRouter<Api> {
@@ -76,6 +81,7 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(keys::show, keys::delete))
         .routes(routes!(keys::disable))
         .routes(routes!(keys::enable))
+        .routes(routes!(audit::audit))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use listmill_shared::app::App;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::Key;
@@ -49,6 +50,7 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
         AdminCommand::Reconcile { account, deep } => {
             return reconcile(app, out, account.as_deref(), deep).await;
         }
+        AdminCommand::Audit(command) => return super::audit::run(app, out, command).await,
         AdminCommand::Results { task } => results(app, &task).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -69,7 +71,7 @@ async fn create_account(
     );
     ensure!(password != Some(""), "the password is empty; leave --password out for none");
     let id = app
-        .create_account(email, password, credits, admin)
+        .create_account(email, password, credits, admin, &Origin::operator())
         .await
         .with_context(|| format!("cannot make the account {email}"))?;
     out.object(&json!({ "account_id": id }))?;
@@ -79,7 +81,7 @@ async fn create_account(
 }
 
 /// Finds an account by id or e-mail.
-async fn account(app: &App, name: &str) -> Result<AccountId> {
+pub async fn account(app: &App, name: &str) -> Result<AccountId> {
     let found = match name.starts_with(AccountId::PREFIX) && !name.contains('@') {
         true => {
             let id: AccountId = name.parse()?;
@@ -97,7 +99,8 @@ async fn account(app: &App, name: &str) -> Result<AccountId> {
 
 async fn set_weight(app: &App, out: &Output, owner: &str, weight: i32) -> Result<()> {
     let id = account(app, owner).await?;
-    ensure!(app.store.set_weight(id, weight).await?, "the account {owner:?} is gone");
+    let set = app.store.set_weight(id, weight, &Origin::operator(), app.now()).await?;
+    ensure!(set, "the account {owner:?} is gone");
     out.object(&json!({ "account_id": id, "weight": weight }))?;
     out.say(format!("{owner}: weight {weight}"));
     Ok(())
@@ -215,7 +218,7 @@ async fn grant(
     if before.checked_add(amount).is_none_or(|after| after < 0) {
         bail!("{} {} credits is all there is; {amount} cannot be booked", before, kind.as_str());
     }
-    let balance = app.grant(id, kind, amount, note).await?;
+    let balance = app.grant(id, kind, amount, note, &Origin::operator()).await?;
     out.object(&json!({
         "account_id": id, "kind": kind.as_str(), "amount": amount, "balance": balance,
     }))?;
@@ -241,7 +244,8 @@ async fn ip(app: &App, out: &Output, command: IpCommand) -> Result<()> {
     };
     let network = network(&cidr)?;
     let text = network.to_string();
-    let changed = app.store.change_ip_block(&text, blocked, reason.as_deref(), app.now()).await?;
+    let (reason, by) = (reason.as_deref(), Origin::operator());
+    let changed = app.store.change_ip_block(&text, blocked, reason, &by, app.now()).await?;
     out.object(&json!({ "cidr": text, "blocked": blocked, "changed": changed }))?;
     out.say(match (blocked, changed) {
         (true, true) => format!("{text} is blocked from the next request on"),

@@ -1,6 +1,7 @@
 //! The commands, one module each, and what they share.
 
 pub mod admin;
+mod audit;
 pub mod bench;
 pub mod demo;
 pub mod doctor;

@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt, stream};
 use listmill_shared::app::App;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::settings::ProviderKind;
 use listmill_shared::store::accounts::KeyChange;
@@ -243,7 +244,8 @@ impl Bench<'_> {
         let run = self.app.ids.number(self.app.now());
         for (number, credits) in purses.iter().enumerate() {
             let email = format!("bench-{run:x}-{number}@localhost");
-            let id = self.app.create_account(&email, None, *credits as i64, false).await?;
+            let (credits, by) = (*credits as i64, Origin::operator());
+            let id = self.app.create_account(&email, None, credits, false, &by).await?;
             let (key, secret) = make_key(&self.app, id, "bench", None, Some(UNLIMITED)).await?;
             self.accounts.push(Funded { id, key, secret });
         }
