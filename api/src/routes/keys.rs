@@ -115,7 +115,8 @@ pub async fn create(
         .scoped(&caller)
         .run(&api, &caller, move |place| async move {
             let new = request.check(&by, app.now())?;
-            let (key, _) = app.create_key(new, &derive(by.secret(), &place.salt)).await?;
+            let random = derive(by.secret(), &place.salt);
+            let (key, _) = app.create_key(new, &random, &by.origin()).await?;
             tracing::info!(key = %key.id, by = %by.key, "key created");
             // What is remembered holds no secret.
             Ok(Answer { status: 201, ..Answer::ok(to_json(&KeyView::new(&key, app.now()))) })
@@ -220,7 +221,8 @@ async fn changed(
     change: KeyChange,
 ) -> Result<KeyView, Problem> {
     let now = api.app.now();
-    let key = api.app.store.change_key(id, Some(caller.account), &change, now).await?;
+    let key =
+        api.app.store.change_key(id, Some(caller.account), &change, &caller.origin(), now).await?;
     let key = key.ok_or_else(Problem::key_not_found)?;
     tracing::info!(key = %id, by = %caller.key, ?change, "key changed");
     Ok(KeyView::new(&key, now))

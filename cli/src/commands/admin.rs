@@ -112,7 +112,8 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
             ensure!(!label.trim().is_empty(), "the label is empty");
             let owner = account(app, &owner).await?;
             let expires_at = expires_in.map(|time| app.now() + time.as_millis() as i64);
-            let (id, secret) = make_key(app, owner, &label, expires_at, None).await?;
+            let (id, secret) =
+                make_key(app, owner, &label, expires_at, None, &Origin::operator()).await?;
             out.object(&json!({ "key_id": id, "key": secret }))?;
             out.say(format!("{secret}\n"));
             out.say(format!("key {id} ({label}); its secret is shown this once: keep it"));
@@ -149,7 +150,7 @@ async fn change_key(
     let id: KeyId = id.parse().with_context(|| {
         format!("{id:?}: wanted is a key's id (key_…), as `listmill admin key list` shows it")
     })?;
-    let key = app.store.change_key(id, None, &change, app.now()).await?;
+    let key = app.store.change_key(id, None, &change, &Origin::operator(), app.now()).await?;
     let key = key.with_context(|| format!("no key {id}, or it is deleted"))?;
     let status = key.status(app.now());
     tracing::info!(key = %id, %reason, ?change, "key changed by an operator");

@@ -16,6 +16,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use listmill_shared::app::App;
 use listmill_shared::app::keys::NewKey;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::domain::id::{AccountId, Ids, KeyId};
 use listmill_shared::settings::{ServerUrl, Settings};
@@ -66,9 +67,10 @@ pub async fn make_key(
     label: &str,
     expires_at: Option<Millis>,
     rate_limit: Option<i64>,
+    by: &Origin,
 ) -> Result<(KeyId, String)> {
     let new = NewKey { account, label: label.to_owned(), expires_at, rate_limit };
-    let (key, secret) = app.create_key(new, &app.ids.bytes()).await?;
+    let (key, secret) = app.create_key(new, &app.ids.bytes(), by).await?;
     Ok((key.id, secret.reveal().to_owned()))
 }
 

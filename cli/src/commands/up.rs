@@ -59,9 +59,9 @@ async fn first_start(app: &App) -> Result<Option<Owner>> {
         return Ok(None);
     }
     let password = password(&app.ids);
-    let account =
-        app.create_account(OWNER, Some(&password), CREDITS, true, &Origin::system()).await?;
-    let (_, key) = make_key(app, account, "first", None, None).await?;
+    let by = Origin::system();
+    let account = app.create_account(OWNER, Some(&password), CREDITS, true, &by).await?;
+    let (_, key) = make_key(app, account, "first", None, None, &by).await?;
     Ok(Some(Owner { account, password, key }))
 }
 

@@ -1,6 +1,7 @@
 //! Keys: making them and changing them. Nothing here touches a task.
 
 use super::App;
+use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId};
 use crate::domain::key::{Key, Secret};
@@ -26,6 +27,7 @@ impl App {
         &self,
         new: NewKey,
         random: &[u8; 31],
+        by: &Origin,
     ) -> Result<(Key, Secret), StoreError> {
         let secret = Secret::from_random(&self.settings.key_prefix, random);
         let now = self.now();
@@ -41,7 +43,7 @@ impl App {
             rate_limit: new.rate_limit,
             created_at: now,
         };
-        self.store.create_key(&key, &secret.hash()).await?;
+        self.store.create_key(&key, &secret.hash(), by).await?;
         Ok((key, secret))
     }
 }

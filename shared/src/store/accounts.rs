@@ -3,13 +3,13 @@
 //! Keys are never removed: a deleted one keeps its row, so that attempts with it can be told from
 //! noise. Nothing here touches a task.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::FromRow;
 
 use super::audit_log::write_down;
-use super::{Result, Store, expect_rows, on, read};
+use super::{Result, Store, Tx, expect_rows, on, read};
 use crate::domain::audit::{Change, Origin};
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, rfc3339};
 use crate::domain::id::{AccountId, KeyId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::ledger::Kind;
@@ -43,6 +43,19 @@ impl From<KeyRow> for Key {
             created_at: row.created_at,
         }
     }
+}
+
+/// A key as the audit log shows it: what is shown outside, and no hash.
+fn shown(key: &Key, now: Millis) -> Value {
+    json!({
+        "start": key.start,
+        "label": key.label,
+        "status": key.status(now),
+        "disabled": key.disabled,
+        "suspended_reason": key.suspended,
+        "expires_at": key.expires_at.map(rfc3339),
+        "rate_limit": key.rate_limit,
+    })
 }
 
 /// A change of a key.
@@ -114,7 +127,7 @@ impl Store {
     }
 
     /// Stores a new key; `key.disabled`, `suspended` and `deleted_at` are taken as unset.
-    pub async fn create_key(&self, key: &Key, hash: &KeyHash) -> Result<()> {
+    pub async fn create_key(&self, key: &Key, hash: &KeyHash, by: &Origin) -> Result<()> {
         const SQL: &str = "INSERT INTO api_keys
             (id, account_id, hash, start, label, disabled, expires_at, rate_limit, created_at)
             VALUES ($1, $2, $3, $4, $5, FALSE, $6, $7, $8)";
@@ -123,6 +136,9 @@ impl Store {
             .bind(key.id).bind(key.account).bind(&hash[..]).bind(&key.start).bind(&key.label)
             .bind(key.expires_at).bind(key.rate_limit).bind(key.created_at)
             .execute(c).await.map(|_| ()))?;
+        let change = Change::new(by, Some(key.account), "key.create", key.id)
+            .after(shown(key, key.created_at));
+        write_down(&mut tx, &change, key.created_at).await?;
         tx.commit().await
     }
 
@@ -163,8 +179,19 @@ impl Store {
         id: KeyId,
         account: Option<AccountId>,
         change: &KeyChange,
+        by: &Origin,
         now: Millis,
     ) -> Result<Option<Key>> {
+        // SQLite has one writer, and we are it; PostgreSQL locks the row.
+        const WAS_LITE: &str = "SELECT id, account_id, start, label, disabled, suspended_reason,
+                deleted_at, expires_at, rate_limit, created_at
+            FROM api_keys
+            WHERE id = $1 AND (account_id = $2 OR $2 IS NULL) AND deleted_at IS NULL";
+        const WAS_PG: &str = "SELECT id, account_id, start, label, disabled, suspended_reason,
+                deleted_at, expires_at, rate_limit, created_at
+            FROM api_keys
+            WHERE id = $1 AND (account_id = $2 OR $2 IS NULL) AND deleted_at IS NULL
+            FOR NO KEY UPDATE";
         const SQL: &str = "UPDATE api_keys SET
                 disabled = CASE WHEN $3 = 'disable' THEN TRUE WHEN $3 = 'enable' THEN FALSE
                     ELSE disabled END,
@@ -174,19 +201,30 @@ impl Store {
             WHERE id = $1 AND (account_id = $2 OR $2 IS NULL) AND deleted_at IS NULL
             RETURNING id, account_id, start, label, disabled, suspended_reason,
                 deleted_at, expires_at, rate_limit, created_at";
-        let (name, reason) = match change {
-            KeyChange::Disable => ("disable", None),
-            KeyChange::Enable => ("enable", None),
-            KeyChange::Delete => ("delete", None),
-            KeyChange::Suspend(reason) => ("suspend", Some(reason.as_str())),
-            KeyChange::Unsuspend => ("unsuspend", None),
+        let (name, action, reason) = match change {
+            KeyChange::Disable => ("disable", "key.disable", None),
+            KeyChange::Enable => ("enable", "key.enable", None),
+            KeyChange::Delete => ("delete", "key.delete", None),
+            KeyChange::Suspend(reason) => ("suspend", "key.suspend", Some(reason.as_str())),
+            KeyChange::Unsuspend => ("unsuspend", "key.unsuspend", None),
         };
         let mut tx = self.begin().await?;
-        let row: Option<KeyRow> = on!(&mut tx, c => sqlx::query_as(SQL)
+        let sql = if matches!(tx, Tx::Pg(_)) { WAS_PG } else { WAS_LITE };
+        let was: Option<KeyRow> = on!(&mut tx, c => sqlx::query_as(sql)
+            .bind(id).bind(account).fetch_optional(c).await)?;
+        let Some(was) = was.map(Key::from) else { return Ok(None) };
+        let row: KeyRow = on!(&mut tx, c => sqlx::query_as(SQL)
             .bind(id).bind(account).bind(name).bind(reason).bind(now)
-            .fetch_optional(c).await)?;
+            .fetch_one(c).await)?;
+        let key = Key::from(row);
+        let (before, after) = (shown(&was, now), shown(&key, now));
+        // What was so already is no change.
+        if before != after {
+            let change = Change::new(by, Some(key.account), action, id).before(before).after(after);
+            write_down(&mut tx, &change, now).await?;
+        }
         tx.commit().await?;
-        Ok(row.map(Key::from))
+        Ok(Some(key))
     }
 
     /// Blocks a network (CIDR text) or lifts the block; `reason`: why. Returns whether that changed anything.

@@ -246,7 +246,8 @@ impl Bench<'_> {
             let email = format!("bench-{run:x}-{number}@localhost");
             let (credits, by) = (*credits as i64, Origin::operator());
             let id = self.app.create_account(&email, None, credits, false, &by).await?;
-            let (key, secret) = make_key(&self.app, id, "bench", None, Some(UNLIMITED)).await?;
+            let (key, secret) =
+                make_key(&self.app, id, "bench", None, Some(UNLIMITED), &by).await?;
             self.accounts.push(Funded { id, key, secret });
         }
         Ok(())
@@ -288,9 +289,15 @@ impl Bench<'_> {
                 left += 1;
             }
         }
+        let by = Origin::operator();
         for account in &self.accounts {
-            let deleting =
-                self.app.store.change_key(account.key, None, &KeyChange::Delete, self.app.now());
+            let deleting = self.app.store.change_key(
+                account.key,
+                None,
+                &KeyChange::Delete,
+                &by,
+                self.app.now(),
+            );
             if let Err(error) = deleting.await {
                 tracing::warn!(%error, key = %account.key, "a key was not deleted");
             }

@@ -195,8 +195,8 @@ async fn tell(context: &Context, args: &DemoArgs, app: App, url: &str) -> Result
 async fn set_up(app: App, url: &str) -> Result<Stage> {
     let by = Origin::system();
     let account = app.create_account("demo@localhost", None, CREDITS, false, &by).await?;
-    let key_a = make_key(&app, account, "A", None, None).await?;
-    let key_b = make_key(&app, account, "B", None, None).await?;
+    let key_a = make_key(&app, account, "A", None, None, &by).await?;
+    let key_b = make_key(&app, account, "B", None, None, &by).await?;
     Ok(Stage { app, client: Client::new(url)?, account, key_a, key_b })
 }
 
