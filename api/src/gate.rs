@@ -21,6 +21,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use listmill_shared::app::keys::By;
 use listmill_shared::app::verify::Payer;
+use listmill_shared::domain::audit::{Actor, Origin};
 use listmill_shared::domain::factor::Factor;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::{Key, Refusal, Secret};
@@ -33,6 +34,7 @@ use crate::extract::linger;
 use crate::limits::{self, LimitHeaders};
 use crate::problem::Problem;
 use crate::refusals::{self, plain};
+use crate::request_id::RequestId;
 use crate::scopes;
 
 /// Who passed the gate.
@@ -44,12 +46,14 @@ pub struct Caller {
     pub key: KeyId,
     /// That key, as the gate found it.
     pub door: Arc<Key>,
+    /// Who that is and from where, for the audit log.
+    pub origin: Arc<Origin>,
 }
 
 impl Caller {
     /// The key, as the one who changes keys.
     pub fn by(&self) -> By<'_> {
-        By::Key(&self.door)
+        By::key(&self.door, &self.origin)
     }
 
     /// Who pays for a single verification.
@@ -148,7 +152,9 @@ async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>
     if need.spends {
         key.afford(now).map_err(refused)?;
     }
-    let caller = Caller { account: key.account, key: key.id, door: Arc::new(key) };
+    let request_id = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
+    let origin = Arc::new(Origin { actor: Actor::Key(key.id), ip, request_id });
+    let caller = Caller { account: key.account, key: key.id, door: Arc::new(key), origin };
     Ok((caller, limits))
 }
 

@@ -17,6 +17,7 @@ mod limits;
 mod openapi;
 mod problem;
 mod refusals;
+mod request_id;
 mod routes;
 mod scopes;
 mod view;
@@ -36,6 +37,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use routes::audit::audit_line;
 pub use routes::download::{csv_file, ndjson_file};
 
 /// Why serving could not start, or ended.

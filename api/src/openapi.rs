@@ -31,6 +31,9 @@ same key.
 **Limits**: answers carry `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` \
 (seconds since the epoch); over the limit it is 429 with `Retry-After`.
 
+**X-Request-Id**: every answer carries one, and what a request changes is written down with it \
+(`GET /v1/audit`). Send your own (1 to 64 visible ASCII characters), or get a new one.
+
 **Times** are RFC 3339 in UTC. **Credits** are whole; one pays for one address with a definitive \
 verdict. Unknown verdicts, duplicates and broken syntax are free.";
 
@@ -42,6 +45,7 @@ verdict. Unknown verdicts, duplicates and broken syntax are free.";
         (name = "verifications", description = "One address, in the request."),
         (name = "credits", description = "What may be spent, and where it went."),
         (name = "keys", description = "Keys of the account."),
+        (name = "audit", description = "What was changed, and by whom."),
         (name = "seed", description = "The routes of the seed system, in its own words and shapes."),
         (name = "operations", description = "For operators; no key needed."),
     ),
@@ -260,6 +264,20 @@ pub struct Flags {
     mailbox_full: Option<bool>,
     /// The mailbox exists but is switched off.
     disabled: Option<bool>,
+}
+
+/// Who made a change; one of the four.
+#[derive(ToSchema)]
+pub struct Actor {
+    /// With this key.
+    #[schema(example = "key_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e")]
+    key: Option<String>,
+    /// Logged in with this email.
+    person: Option<String>,
+    /// An operator of this server, at its command line.
+    operator: Option<bool>,
+    /// This server by itself.
+    system: Option<bool>,
 }
 
 /// Whether a key opens the door: `disabled` by its owner, `suspended` by an operator or by abuse

@@ -79,7 +79,7 @@ pub enum Command {
     Doctor,
     /// Load the running deployment, then print throughput, latency, CPU, memory and the books
     Bench(BenchArgs),
-    /// Operator levers: accounts, keys, credits, blocked networks, reconciliation
+    /// Operator levers: accounts, keys, credits, blocked networks, reconciliation, audit log
     Admin(AdminArgs),
 }
 
@@ -283,6 +283,9 @@ pub enum AdminCommand {
         #[arg(long)]
         deep: bool,
     },
+    /// The audit log: who changed what
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Write a task's results to stdout, one JSON object a line
     Results {
         /// The task's id
@@ -412,6 +415,30 @@ pub enum IpCommand {
     List,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Prove that the audit log is as it was written; exit 1 if not
+    ///
+    /// Every change of an account, a key, credits or a blocked network is a row, and each row holds the hash
+    /// of the row before it. This reads them all and names each place where a row was changed, removed, added
+    /// or moved. Somebody who can write to the database may make all hashes anew: that shows against an
+    /// export which is kept elsewhere.
+    Verify {
+        /// Of this account only (id or email) [default: all, and what belongs to none]
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: Option<String>,
+    },
+    /// Write the audit log to stdout, one JSON object a line
+    ///
+    /// Oldest first, one account after the other; "account" is null for what belongs to none. The lines of an
+    /// earlier export are all in a later one, or somebody has changed the log.
+    Export {
+        /// Of this account only (id or email) [default: all, and what belongs to none]
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: Option<String>,
+    },
+}
+
 /// A duration as in the settings, or days.
 fn lifetime(text: &str) -> Result<Duration, String> {
     let days = text.strip_suffix('d').map(|days| days.trim().parse::<u64>().ok());
@@ -478,6 +505,8 @@ mod tests {
             "admin limits relax",
             "admin reconcile --account a@b.c --deep",
             "admin results task_1",
+            "admin audit verify --account a@b.c --json",
+            "admin audit export",
         ] {
             let words = std::iter::once("listmill").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));

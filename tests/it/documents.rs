@@ -23,6 +23,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("post", "/v1/verifications"),
     ("get", "/v1/account/credits"),
     ("get", "/v1/ledger"),
+    ("get", "/v1/audit"),
     ("post", "/v1/keys"),
     ("get", "/v1/keys"),
     ("delete", "/v1/keys/{}"),

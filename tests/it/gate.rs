@@ -27,6 +27,7 @@ const ROUTES: &[(Method, &str)] = &[
     (Method::POST, "/v1/verifications"),
     (Method::GET, "/v1/account/credits"),
     (Method::GET, "/v1/ledger"),
+    (Method::GET, "/v1/audit"),
     (Method::GET, "/v1/keys"),
 ];
 

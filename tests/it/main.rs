@@ -1,6 +1,7 @@
 //! The black-box suite: what the product promises, asked over HTTP or the command line; and the
 //! conformance suite of the store ([`store`]).
 
+mod audit_log;
 mod bad_input;
 mod bad_input_lists;
 mod cancel;

@@ -58,6 +58,8 @@ async fn help_is_there_for_every_command() {
         &["admin", "key", "list"],
         &["admin", "credits", "grant"],
         &["admin", "ip", "block"],
+        &["admin", "audit", "verify"],
+        &["admin", "audit", "export"],
         &["admin", "ip", "unblock"],
         &["admin", "reconcile"],
     ];

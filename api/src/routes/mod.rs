@@ -1,5 +1,6 @@
 //! The routes, each described where it is handled.
 
+pub mod audit;
 pub mod credits;
 pub mod download;
 pub mod events;
@@ -28,6 +29,7 @@ use crate::gate::gate;
 use crate::health::{self, observe};
 use crate::openapi::Document;
 use crate::problem::{self, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, plain};
+use crate::request_id::{self, Source};
 use crate::scopes::need;
 
 /// Everything that the API process serves.
@@ -40,6 +42,7 @@ pub fn router(api: Api) -> Router {
     show_scopes(&mut document);
     // The gate stands before every method of a known route; an unknown route has no gate.
     let gate = from_fn_with_state(api.clone(), gate);
+    let named = from_fn_with_state(Source::of(&api.app), request_id::name);
     let own = own.method_not_allowed_fallback(wrong_method).route_layer(gate.clone());
     let seed =
         seed.method_not_allowed_fallback(wrong_method).route_layer(gate).layer(from_fn(plain));
@@ -54,6 +57,7 @@ pub fn router(api: Api) -> Router {
         .route("/favicon.ico", get(|| async { Redirect::permanent("/docs/favicon-32x32.png") }))
         .fallback(unknown_route)
         .layer(from_fn(observe))
+        .layer(named)
 }
 
 /// Says at each operation which scope its key needs.
@@ -82,7 +86,8 @@ fn show_scopes(document: &mut utoipa::openapi::OpenApi) {
 /// The three pages of a worker process.
 pub fn health_router(app: App) -> Router {
     let (router, _) = health_routes().split_for_parts();
-    router.with_state(app).fallback(unknown_route).layer(from_fn(observe))
+    let named = from_fn_with_state(Source::of(&app), request_id::name);
+    router.with_state(app).fallback(unknown_route).layer(from_fn(observe)).layer(named)
 }
 
 fn own_routes() -> OpenApiRouter<Api> {
@@ -105,6 +110,7 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(keys::enable))
         .routes(routes!(keys::rotate::rotate))
         .routes(routes!(keys::end::show))
+        .routes(routes!(audit::audit))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {

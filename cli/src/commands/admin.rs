@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use listmill_shared::app::App;
-use listmill_shared::app::keys::End;
+use listmill_shared::app::keys::{By, End};
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::{Key, Suspension};
@@ -51,6 +52,7 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
         AdminCommand::Reconcile { account, deep } => {
             return reconcile(app, out, account.as_deref(), deep).await;
         }
+        AdminCommand::Audit(command) => return super::audit::run(app, out, command).await,
         AdminCommand::Results { task } => results(app, &task).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -71,7 +73,7 @@ async fn create_account(
     );
     ensure!(password != Some(""), "the password is empty; leave --password out for none");
     let id = app
-        .create_account(email, password, credits, admin)
+        .create_account(email, password, credits, admin, &Origin::operator())
         .await
         .with_context(|| format!("cannot make the account {email}"))?;
     out.object(&json!({ "account_id": id }))?;
@@ -81,7 +83,7 @@ async fn create_account(
 }
 
 /// Finds an account by id or e-mail.
-async fn account(app: &App, name: &str) -> Result<AccountId> {
+pub async fn account(app: &App, name: &str) -> Result<AccountId> {
     let found = match name.starts_with(AccountId::PREFIX) && !name.contains('@') {
         true => {
             let id: AccountId = name.parse()?;
@@ -99,19 +101,22 @@ async fn account(app: &App, name: &str) -> Result<AccountId> {
 
 async fn set_weight(app: &App, out: &Output, owner: &str, weight: i32) -> Result<()> {
     let id = account(app, owner).await?;
-    ensure!(app.store.set_weight(id, weight).await?, "the account {owner:?} is gone");
+    let set = app.store.set_weight(id, weight, &Origin::operator(), app.now()).await?;
+    ensure!(set, "the account {owner:?} is gone");
     out.object(&json!({ "account_id": id, "weight": weight }))?;
     out.say(format!("{owner}: weight {weight}"));
     Ok(())
 }
 
 async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
+    let by = Origin::operator();
     match command {
         KeyCommand::Create { account: owner, label, expires_in } => {
             ensure!(!label.trim().is_empty(), "the label is empty");
             let owner = account(app, &owner).await?;
             let expires_at = expires_in.map(|time| app.now() + time.as_millis() as i64);
-            let (id, secret) = make_key(app, owner, &label, expires_at, None).await?;
+            let (id, secret) =
+                make_key(app, owner, &label, expires_at, None, &by).await?;
             out.object(&json!({ "key_id": id, "key": secret }))?;
             out.say(format!("{secret}\n"));
             out.say(format!("key {id} ({label}); its secret is shown this once: keep it"));
@@ -131,13 +136,13 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
             ensure!(!reason.trim().is_empty(), "the reason is empty; the key's user is told it");
             let id = key_id_of(&key_id)?;
             let suspension = Suspension { reason, until: None, note: None };
-            let ended = app.end_key(id, None, &End::Suspend(suspension), false).await;
+            let ended = app.end_key(id, None, &End::Suspend(suspension), false, By::nobody(&by)).await;
             let key = ended.with_context(|| no_key(id))?.key;
             show_changed(app, out, &key)
         }
         KeyCommand::Unsuspend { key_id, reason } => {
             let id = key_id_of(&key_id)?;
-            let key = app.unsuspend_key(id).await.with_context(|| no_key(id))?;
+            let key = app.unsuspend_key(id, By::nobody(&by)).await.with_context(|| no_key(id))?;
             tracing::info!(key = %id, reason = reason.unwrap_or_default(), "suspension lifted");
             show_changed(app, out, &key)
         }
@@ -222,7 +227,7 @@ async fn grant(
     if before.checked_add(amount).is_none_or(|after| after < 0) {
         bail!("{} {} credits is all there is; {amount} cannot be booked", before, kind.as_str());
     }
-    let balance = app.grant(id, kind, amount, note).await?;
+    let balance = app.grant(id, kind, amount, note, &Origin::operator()).await?;
     out.object(&json!({
         "account_id": id, "kind": kind.as_str(), "amount": amount, "balance": balance,
     }))?;
@@ -248,7 +253,8 @@ async fn ip(app: &App, out: &Output, command: IpCommand) -> Result<()> {
     };
     let network = network(&cidr)?;
     let text = network.to_string();
-    let changed = app.store.change_ip_block(&text, blocked, reason.as_deref(), app.now()).await?;
+    let (reason, by) = (reason.as_deref(), Origin::operator());
+    let changed = app.store.change_ip_block(&text, blocked, reason, &by, app.now()).await?;
     out.object(&json!({ "cidr": text, "blocked": blocked, "changed": changed }))?;
     out.say(match (blocked, changed) {
         (true, true) => format!("{text} is blocked from the next request on"),

@@ -1,6 +1,7 @@
 //! The commands, one module each, and what they share.
 
 pub mod admin;
+mod audit;
 pub mod bench;
 pub mod demo;
 pub mod doctor;
@@ -16,6 +17,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use listmill_shared::app::App;
 use listmill_shared::app::keys::By;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::{Clock, Millis};
 use listmill_shared::domain::id::{AccountId, Ids, KeyId};
 use listmill_shared::domain::key::fields::Fields;
@@ -73,6 +75,7 @@ pub async fn make_key(
     label: &str,
     expires_at: Option<Millis>,
     rate_limit: Option<i64>,
+    by: &Origin,
 ) -> Result<(KeyId, String)> {
     let fields = Fields {
         label: Some(label.to_owned()),
@@ -82,7 +85,7 @@ pub async fn make_key(
     };
     open_keyring(app).await?;
     let salt: [u8; 32] = app.ids.bytes();
-    let (key, secret) = app.create_key(account, fields, By::Operator, &salt).await?;
+    let (key, secret) = app.create_key(account, fields, By::nobody(by), &salt).await?;
     Ok((key.id, secret.reveal().to_owned()))
 }
 

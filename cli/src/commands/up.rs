@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use listmill_shared::app::App;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, Ids};
 use serde_json::json;
 
@@ -58,8 +59,9 @@ async fn first_start(app: &App) -> Result<Option<Owner>> {
         return Ok(None);
     }
     let password = password(&app.ids);
-    let account = app.create_account(OWNER, Some(&password), CREDITS, true).await?;
-    let (_, key) = make_key(app, account, "first", None, None).await?;
+    let by = Origin::system();
+    let account = app.create_account(OWNER, Some(&password), CREDITS, true, &by).await?;
+    let (_, key) = make_key(app, account, "first", None, None, &by).await?;
     Ok(Some(Owner { account, password, key }))
 }
 

@@ -4,6 +4,7 @@ use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 
 use super::App;
+use crate::domain::audit::Origin;
 use crate::domain::id::{AccountId, Ids};
 use crate::domain::ledger::Kind;
 use crate::store::StoreError;
@@ -33,14 +34,17 @@ impl App {
         password: Option<&str>,
         credits: i64,
         admin: bool,
+        by: &Origin,
     ) -> Result<AccountId, AccountError> {
         let hash = password.map(|password| hash_password(password, &self.ids)).transpose()?;
         let id = AccountId::new(&self.ids, self.now());
-        self.store.create_account(id, email, hash.as_deref(), admin, self.now()).await.map_err(
-            |error| if error.is_conflict() { AccountError::Taken } else { error.into() },
-        )?;
+        let made = self.store.create_account(id, email, hash.as_deref(), admin, by, self.now());
+        made.await.map_err(|error| match error.is_conflict() {
+            true => AccountError::Taken,
+            false => error.into(),
+        })?;
         if credits > 0 {
-            self.store.grant(id, Kind::Email, credits, Some("opening"), self.now()).await?;
+            self.store.grant(id, Kind::Email, credits, Some("opening"), by, self.now()).await?;
         }
         Ok(id)
     }
@@ -53,8 +57,9 @@ impl App {
         kind: Kind,
         amount: i64,
         note: Option<&str>,
+        by: &Origin,
     ) -> Result<i64, StoreError> {
-        let posted = self.store.grant(account, kind, amount, note, self.now()).await?;
+        let posted = self.store.grant(account, kind, amount, note, by, self.now()).await?;
         if posted.awaited {
             self.credits_came(account).await;
         }

@@ -6,14 +6,15 @@
 
 use super::App;
 use super::control::ControlError;
+use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::fields::{BadField, Fields};
-use crate::domain::key::{Key, Maker, Pepper, Secret, Suspension};
+use crate::domain::key::{Key, Pepper, Secret, Suspension};
 use crate::domain::task::TaskStatus;
 use crate::store::StoreError;
 use crate::store::gate::Found;
-use crate::store::keys::{Edited, Filter, Hashed};
+use crate::store::keys::{Edited, Filter, Hashed, Mark};
 
 /// Keys that one call may end.
 const MOST: i64 = 10_000;
@@ -49,31 +50,33 @@ impl From<(&'static str, String)> for KeyError {
     }
 }
 
-/// Who changes keys: what they make and change stays within what they have.
+/// Who changes keys.
 #[derive(Debug, Clone, Copy)]
-pub enum By<'a> {
-    /// Another key, or the key itself.
-    Key(&'a Key),
-    /// A person of the account.
-    Person(&'a str),
-    /// An operator.
-    Operator,
+pub struct By<'a> {
+    origin: &'a Origin,
+    key: Option<&'a Key>,
 }
 
-impl By<'_> {
-    fn maker(self) -> Maker {
-        match self {
-            By::Key(key) => Maker::Key(key.id),
-            By::Person(email) => Maker::Person(email.to_owned()),
-            By::Operator => Maker::Operator,
-        }
+impl<'a> By<'a> {
+    /// A key: what it makes and changes stays within what it has.
+    pub fn key(key: &'a Key, origin: &'a Origin) -> Self {
+        Self { origin, key: Some(key) }
+    }
+
+    /// No key: a person of the account, an operator, Listmill itself.
+    pub fn nobody(origin: &'a Origin) -> Self {
+        Self { origin, key: None }
     }
 
     fn covers(self, key: &Key) -> Result<(), KeyError> {
-        match self {
-            By::Key(by) => Ok(by.covers(key)?),
-            By::Person(_) | By::Operator => Ok(()),
+        match self.key {
+            Some(by) => Ok(by.covers(key)?),
+            None => Ok(()),
         }
+    }
+
+    fn mark(self, action: &'static str) -> Mark<'a> {
+        Mark { action, by: self.origin }
     }
 }
 
@@ -89,6 +92,14 @@ pub enum End {
 }
 
 impl End {
+    fn action(&self) -> &'static str {
+        match self {
+            End::Disable => "key.disable",
+            End::Delete => "key.delete",
+            End::Suspend(_) => "key.suspend",
+        }
+    }
+
     fn apply(&self, key: &mut Key, now: Millis) {
         match self {
             End::Disable => key.disabled = true,
@@ -157,10 +168,10 @@ impl App {
         let secret = self.new_secret(salt)?;
         let start = secret.start().to_owned();
         let mut key = Key::new(KeyId::new(&self.ids, now), account, start, String::new(), now);
-        if let By::Key(maker) = by {
+        if let Some(maker) = by.key {
             inherit(&mut key, maker);
         }
-        key.maker = by.maker();
+        key.maker = by.origin.actor.clone();
         fields.apply(&mut key, now)?;
         if key.label.is_empty() {
             return Err(("label", String::from("is missing")).into());
@@ -168,7 +179,8 @@ impl App {
         by.covers(&key)?;
         let pepper = self.peppers()?.newest();
         let hash = pepper.hash(&secret);
-        self.store.create_key(&key, Hashed { hash: &hash, pepper: pepper.id() }).await?;
+        let hashed = Hashed { hash: &hash, pepper: pepper.id() };
+        self.store.create_key(&key, hashed, by.origin).await?;
         tracing::info!(key = %key.id, maker = ?key.maker, "key made");
         Ok((key, secret))
     }
@@ -203,7 +215,8 @@ impl App {
             fields.apply(key, now)?;
             by.covers(key)
         };
-        self.edited(self.store.edit_key(id, account, edit, now).await?, "updated")
+        let mark = by.mark("key.update");
+        self.edited(self.store.edit_key(id, account, edit, mark, now).await?, mark)
     }
 
     /// Switches a key on again that its owner had switched off.
@@ -218,25 +231,27 @@ impl App {
             key.disabled = false;
             Ok(())
         };
-        self.edited(self.store.edit_key(id, account, edit, self.now()).await?, "enabled")
+        let mark = by.mark("key.enable");
+        self.edited(self.store.edit_key(id, account, edit, mark, self.now()).await?, mark)
     }
 
     /// Lifts a suspension.
-    pub async fn unsuspend_key(&self, id: KeyId) -> Result<Key, KeyError> {
+    pub async fn unsuspend_key(&self, id: KeyId, by: By<'_>) -> Result<Key, KeyError> {
         let edit = |key: &mut Key| -> Result<(), KeyError> {
             key.suspended = None;
             Ok(())
         };
-        self.edited(self.store.edit_key(id, None, edit, self.now()).await?, "unsuspended")
+        let mark = by.mark("key.unsuspend");
+        self.edited(self.store.edit_key(id, None, edit, mark, self.now()).await?, mark)
     }
 
-    fn edited(&self, edited: Edited<KeyError>, how: &'static str) -> Result<Key, KeyError> {
+    fn edited(&self, edited: Edited<KeyError>, mark: Mark<'_>) -> Result<Key, KeyError> {
         match edited {
             Edited::Missing => Err(KeyError::NotFound),
             Edited::Refused(error) => Err(error),
             Edited::Done(keys) => {
                 let (_, key) = *keys;
-                tracing::info!(key = %key.id, how, "key changed");
+                tracing::info!(key = %key.id, action = mark.action, by = %mark.by.actor, "key changed");
                 Ok(key)
             }
         }
@@ -249,6 +264,7 @@ impl App {
         account: Option<AccountId>,
         end: &End,
         cancel: bool,
+        by: By<'_>,
     ) -> Result<Receipt, KeyError> {
         let now = self.now();
         let apply = |end: &End| {
@@ -262,12 +278,14 @@ impl App {
         if cancel {
             // Switched off first, so that it submits no more; deleted last, so that a caller who met an
             // error in between can ask again.
-            let edit = apply(&End::Disable);
-            let key =
-                self.edited(self.store.edit_key(id, account, edit, now).await?, "disabled")?;
+            let (edit, mark) = (apply(&End::Disable), by.mark(End::Disable.action()));
+            let edited = self.store.edit_key(id, account, edit, mark, now).await?;
+            let key = self.edited(edited, mark)?;
             cancelled = self.cancel_tasks_of_key(id, key.account).await?;
         }
-        let key = self.edited(self.store.edit_key(id, account, apply(end), now).await?, "ended")?;
+        let mark = by.mark(end.action());
+        let edited = self.store.edit_key(id, account, apply(end), mark, now).await?;
+        let key = self.edited(edited, mark)?;
         let receipt = self.receipt_of(key).await?;
         Ok(Receipt { cancelled, ..receipt })
     }
@@ -278,6 +296,7 @@ impl App {
         filter: &Filter,
         end: &End,
         cancel: bool,
+        by: By<'_>,
     ) -> Result<Vec<Receipt>, KeyError> {
         let now = self.now();
         let keys = self.store.keys(filter, None, MOST + 1).await?;
@@ -285,11 +304,11 @@ impl App {
             return Err(KeyError::TooMany);
         }
         let ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
-        let ended =
-            self.store.edit_keys(&ids, filter.account, |key| end.apply(key, now), now).await?;
+        let (edit, mark) = (|key: &mut Key| end.apply(key, now), by.mark(end.action()));
+        let ended = self.store.edit_keys(&ids, filter.account, edit, mark, now).await?;
         tracing::info!(keys = ended.len(), ?end, "keys ended");
         let mut receipts = Vec::with_capacity(ended.len());
-        for (_, key) in ended {
+        for key in ended {
             let cancelled = match cancel {
                 true => self.cancel_tasks_of_key(key.id, key.account).await?,
                 false => Vec::new(),
@@ -353,7 +372,7 @@ impl App {
             let key = Key {
                 id: new,
                 start: secret.start().to_owned(),
-                maker: by.maker(),
+                maker: by.origin.actor.clone(),
                 created_at: now,
                 ..old.clone()
             };
@@ -364,8 +383,9 @@ impl App {
             Ok(key)
         };
         let hashed = Hashed { hash: &hash, pepper: pepper.id() };
-        let edited = self.store.replace_key(id, account, edit, hashed, now).await?;
-        let old = self.edited(edited, "rotated")?;
+        let mark = by.mark("key.rotate");
+        let edited = self.store.replace_key(id, account, edit, hashed, mark, now).await?;
+        let old = self.edited(edited, mark)?;
         let key = made.ok_or(KeyError::NotFound)?;
         Ok(Rotated { key, secret, old })
     }

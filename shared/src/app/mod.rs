@@ -4,6 +4,7 @@
 //! afterwards: a message that is not sent is repaired by the sweeper, a commit that is not made
 //! leaves nothing behind.
 
+pub mod audit;
 pub mod control;
 pub mod credits;
 pub mod dispatch;

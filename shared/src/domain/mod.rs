@@ -1,6 +1,7 @@
 //! Pure types and rules; no I/O.
 
 pub mod address;
+pub mod audit;
 pub mod batch;
 pub mod block;
 pub mod clock;

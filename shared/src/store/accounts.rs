@@ -1,6 +1,10 @@
 //! Accounts; blocked networks.
 
+use serde_json::json;
+
+use super::audit_log::write_down;
 use super::{Result, Store, expect_rows, on, read};
+use crate::domain::audit::{Change, Origin};
 use crate::domain::clock::Millis;
 use crate::domain::id::AccountId;
 use crate::domain::ledger::Kind;
@@ -13,6 +17,7 @@ impl Store {
         email: &str,
         password_hash: Option<&str>,
         admin: bool,
+        by: &Origin,
         now: Millis,
     ) -> Result<()> {
         const ACCOUNT: &str =
@@ -28,6 +33,10 @@ impl Store {
             on!(&mut tx, c => sqlx::query(BALANCE).bind(id).bind(kind.as_str())
                 .execute(c).await.map(|_| ()))?;
         }
+        let login = password_hash.is_some();
+        let change = Change::new(by, Some(id), "account.create", id)
+            .after(json!({ "email": email, "admin": admin, "login": login }));
+        write_down(&mut tx, &change, now).await?;
         tx.commit().await
     }
 
@@ -53,31 +62,40 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Blocks a network (CIDR text) or lifts the block. Returns whether that changed anything.
+    /// Blocks a network (CIDR text) or lifts the block; `reason`: why. Returns whether that changed anything.
     pub async fn change_ip_block(
         &self,
         cidr: &str,
         blocked: bool,
         reason: Option<&str>,
+        by: &Origin,
         now: Millis,
     ) -> Result<bool> {
         const BLOCK: &str = "INSERT INTO ip_blocks (cidr, reason, created_at) VALUES ($1, $2, $3)
-            ON CONFLICT (cidr) DO NOTHING";
-        const UNBLOCK: &str = "DELETE FROM ip_blocks WHERE cidr = $1";
+            ON CONFLICT (cidr) DO NOTHING RETURNING reason";
+        const UNBLOCK: &str = "DELETE FROM ip_blocks WHERE cidr = $1 RETURNING reason";
         const RAISE: &str = "UPDATE versions SET value = value + 1 WHERE name = 'ip_blocks'";
         let mut tx = self.begin().await?;
-        let rows = if blocked {
-            on!(&mut tx, c => sqlx::query(BLOCK).bind(cidr).bind(reason).bind(now)
-                .execute(c).await.map(|r| r.rows_affected()))?
+        let touched: Option<Option<String>> = if blocked {
+            on!(&mut tx, c => sqlx::query_scalar(BLOCK).bind(cidr).bind(reason).bind(now)
+                .fetch_optional(c).await)?
         } else {
-            on!(&mut tx, c => sqlx::query(UNBLOCK).bind(cidr)
-                .execute(c).await.map(|r| r.rows_affected()))?
+            on!(&mut tx, c => sqlx::query_scalar(UNBLOCK).bind(cidr).fetch_optional(c).await)?
         };
+        let Some(stored) = touched else { return Ok(false) };
         let raised = on!(&mut tx, c => sqlx::query(RAISE)
             .execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("raise ip_blocks", raised, 1)?;
+        let (action, was) = match blocked {
+            true => ("ip.block", json!({ "blocked": false })),
+            false => ("ip.unblock", json!({ "blocked": true, "reason": stored })),
+        };
+        let change = Change::new(by, None, action, cidr)
+            .before(was)
+            .after(json!({ "blocked": blocked, "reason": reason }));
+        write_down(&mut tx, &change, now).await?;
         tx.commit().await?;
-        Ok(rows > 0)
+        Ok(true)
     }
 
     /// Every blocked network.

@@ -4,9 +4,12 @@
 //! `balance_after` and `id` follow the same order. Entries are never changed or removed. A balance that
 //! paused tasks for want of credits is marked `broke`, so that whoever fills it knows that somebody waits.
 
+use serde_json::json;
 use sqlx::FromRow;
 
+use super::audit_log::write_down;
 use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
+use crate::domain::audit::{Change, Origin};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{Entry, EntryType, Kind, Movement, Transfer};
@@ -162,6 +165,7 @@ impl Store {
         kind: Kind,
         amount: i64,
         note: Option<&str>,
+        by: &Origin,
         now: Millis,
     ) -> Result<Posted> {
         let movement = Movement {
@@ -174,6 +178,11 @@ impl Store {
         let mut tx = self.begin().await?;
         let transfer = Transfer { account, kind, movements: vec![movement] };
         let posted = post(&mut tx, &transfer, now).await?;
+        let (kind, balance) = (kind.as_str(), posted.balance);
+        let change = Change::new(by, Some(account), "credits.grant", account)
+            .before(json!({ "kind": kind, "balance": balance - amount }))
+            .after(json!({ "kind": kind, "balance": balance, "amount": amount, "note": note }));
+        write_down(&mut tx, &change, now).await?;
         tx.commit().await?;
         Ok(posted)
     }

@@ -20,7 +20,11 @@
 
 use std::collections::HashMap;
 
-use super::{Result, Store, Tx, on, read};
+use serde_json::json;
+
+use super::audit_log::write_down;
+use super::{Result, Store, Tx, expect_rows, on, read};
+use crate::domain::audit::{Change, Origin};
 use crate::domain::batch::{BatchRef, Room, Sent};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
@@ -280,13 +284,36 @@ impl Store {
     }
 
     /// Changes an account's share of what is out; `false`: no such account.
-    pub async fn set_weight(&self, account: AccountId, weight: i32) -> Result<bool> {
+    pub async fn set_weight(
+        &self,
+        account: AccountId,
+        weight: i32,
+        by: &Origin,
+        now: Millis,
+    ) -> Result<bool> {
+        // SQLite has one writer, and we are it; PostgreSQL locks the row.
+        const WAS_LITE: &str = "SELECT weight FROM accounts WHERE id = $1";
+        const WAS_PG: &str = "SELECT weight FROM accounts WHERE id = $1 FOR NO KEY UPDATE";
         const SQL: &str = "UPDATE accounts SET weight = $2 WHERE id = $1";
         let mut tx = self.begin().await?;
-        let rows = on!(&mut tx, c => sqlx::query(SQL).bind(account).bind(weight)
-            .execute(c).await.map(|r| r.rows_affected()))?;
+        let sql = if matches!(tx, Tx::Pg(_)) { WAS_PG } else { WAS_LITE };
+        let was: Option<i32> = on!(&mut tx, c => sqlx::query_scalar(sql).bind(account)
+            .fetch_optional(c).await)?;
+        match was {
+            None => return Ok(false),
+            Some(was) if was == weight => return Ok(true),
+            Some(was) => {
+                let rows = on!(&mut tx, c => sqlx::query(SQL).bind(account).bind(weight)
+                    .execute(c).await.map(|r| r.rows_affected()))?;
+                expect_rows("weight of an account", rows, 1)?;
+                let change = Change::new(by, Some(account), "account.weight", account)
+                    .before(json!({ "weight": was }))
+                    .after(json!({ "weight": weight }));
+                write_down(&mut tx, &change, now).await?;
+            }
+        }
         tx.commit().await?;
-        Ok(rows == 1)
+        Ok(true)
     }
 }
 

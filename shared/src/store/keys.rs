@@ -9,13 +9,16 @@
 use std::collections::HashMap;
 
 use ipnet::IpNet;
+use serde_json::json;
 use sqlx::{FromRow, QueryBuilder};
 
+use super::audit_log::write_down;
 use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
-use crate::domain::clock::Millis;
+use crate::domain::audit::{Actor, Change, Origin};
+use crate::domain::clock::{Millis, rfc3339};
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::{
-    CreditLimit, Environment, Interval, Key, KeyHash, Maker, Refill, Scopes, Suspension,
+    CreditLimit, Environment, Interval, Key, KeyHash, Refill, Scopes, Suspension,
 };
 use crate::domain::task::TaskStatus;
 
@@ -150,9 +153,9 @@ impl TryFrom<KeyRow> for Key {
             external_id: row.external_id,
             meta: row.meta,
             maker: match (row.made_by_key, row.made_by_person) {
-                (Some(key), _) => Maker::Key(key),
-                (None, Some(person)) => Maker::Person(person),
-                (None, None) => Maker::Operator,
+                (Some(key), _) => Actor::Key(key),
+                (None, Some(person)) => Actor::Person(person),
+                (None, None) => Actor::Operator,
             },
             budget: row.budget,
             replaced_by: row.replaced_by,
@@ -196,11 +199,21 @@ pub struct Hashed<'a> {
     pub pepper: &'a str,
 }
 
+/// How a change is written down in the audit log.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark<'a> {
+    /// What is done, such as `key.disable`.
+    pub action: &'static str,
+    /// Who does it.
+    pub by: &'a Origin,
+}
+
 impl Store {
     /// Stores a new key.
-    pub async fn create_key(&self, key: &Key, hashed: Hashed<'_>) -> Result<()> {
+    pub async fn create_key(&self, key: &Key, hashed: Hashed<'_>, by: &Origin) -> Result<()> {
         let mut tx = self.begin().await?;
         insert(&mut tx, key, hashed).await?;
+        note_made(&mut tx, by, key).await?;
         tx.commit().await
     }
 
@@ -279,11 +292,13 @@ impl Store {
         id: KeyId,
         account: Option<AccountId>,
         edit: impl FnOnce(&mut Key) -> std::result::Result<(), E> + Send,
+        mark: Mark<'_>,
         now: Millis,
     ) -> Result<Edited<E>> {
         let mut tx = self.begin().await?;
         let edited = edit_in(&mut tx, id, account, edit, now).await?;
-        if matches!(edited, Edited::Done(_)) {
+        if let Edited::Done(keys) = &edited {
+            note(&mut tx, &mark, &keys.0, &keys.1, now).await?;
             tx.commit().await?;
         }
         Ok(edited)
@@ -295,8 +310,9 @@ impl Store {
         ids: &[KeyId],
         account: Option<AccountId>,
         edit: impl Fn(&mut Key) + Send + Sync,
+        mark: Mark<'_>,
         now: Millis,
-    ) -> Result<Vec<(Key, Key)>> {
+    ) -> Result<Vec<Key>> {
         let mut ids = ids.to_vec();
         // Everybody locks them in one order.
         ids.sort_unstable();
@@ -313,8 +329,12 @@ impl Store {
                 Edited::Refused(never) => match never {},
             }
         }
+        // Last, so that nobody who has a key waits for the chain while we wait for that key.
+        for (was, key) in &done {
+            note(&mut tx, &mark, was, key, now).await?;
+        }
         tx.commit().await?;
-        Ok(done)
+        Ok(done.into_iter().map(|(_, key)| key).collect())
     }
 
     /// Puts a new key in the place of another: `edit` changes the old one.
@@ -324,6 +344,7 @@ impl Store {
         account: Option<AccountId>,
         edit: impl FnOnce(&mut Key) -> std::result::Result<Key, E> + Send,
         hashed: Hashed<'_>,
+        mark: Mark<'_>,
         now: Millis,
     ) -> Result<Edited<E>> {
         let mut tx = self.begin().await?;
@@ -333,8 +354,10 @@ impl Store {
             Ok(())
         };
         let edited = edit_in(&mut tx, old, account, edit, now).await?;
-        if let (Edited::Done(_), Some(key)) = (&edited, &made) {
+        if let (Edited::Done(keys), Some(key)) = (&edited, &made) {
             insert(&mut tx, key, hashed).await?;
+            note(&mut tx, &mark, &keys.0, &keys.1, now).await?;
+            note_made(&mut tx, mark.by, key).await?;
             tx.commit().await?;
         }
         Ok(edited)
@@ -594,7 +617,7 @@ pub async fn count_charged(
 
 fn maker(maker: &Maker) -> (Option<KeyId>, Option<&str>) {
     match maker {
-        Maker::Key(key) => (Some(*key), None),
+        Actor::Key(key) => (Some(*key), None),
         Maker::Person(email) => (None, Some(email)),
         Maker::Operator => (None, None),
     }

@@ -12,6 +12,7 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod audit_log;
 pub mod batches;
 mod blocks;
 pub mod checks;

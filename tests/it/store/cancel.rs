@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 use listmill_shared::app::control::ControlError;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::batch::{After, BatchRef, Settled};
 use listmill_shared::domain::task::TaskStatus;
 use listmill_shared::domain::verdict::Reason;
@@ -119,7 +120,9 @@ async fn an_ended_task_cannot_be_cancelled(world: World) {
     world.finish(&lease, Reason::Accepted).await;
     let refused = world.app.cancel(task, world.account).await;
     assert!(matches!(refused, Err(ControlError::WrongState(TaskStatus::Completed))));
-    let other = world.app.create_account("other@example.com", None, 0, false).await.expect("other");
+    let by = Origin::operator();
+    let other = world.app.create_account("other@example.com", None, 0, false, &by).await;
+    let other = other.expect("other");
     let foreign = world.app.cancel(task, other).await;
     assert!(matches!(foreign, Err(ControlError::NotFound)));
 }

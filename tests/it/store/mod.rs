@@ -1,6 +1,7 @@
 //! The conformance suite of the store: the same tests on PostgreSQL and SQLite, driving the
 //! use-cases by hand, with time and randomness of their own.
 
+mod audit_log;
 mod blocks;
 mod cancel;
 mod convert;

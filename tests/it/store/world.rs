@@ -3,6 +3,7 @@
 use listmill_shared::app::App;
 use listmill_shared::app::submit::read::Format;
 use listmill_shared::app::submit::{Accepted, Submission, SubmitError};
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::batch::{
     After, BatchRef, Caution, Deferral, Finding, Lease, Room, Settled, Step,
 };
@@ -56,13 +57,15 @@ impl World {
         store.migrate().await.expect("migrations");
         let queue = Queue::Memory(MemoryQueue::default());
         let app = App::new(store, queue, Clock::manual(START), Ids::system(), settings);
+        let by = Origin::operator();
         let account =
-            app.create_account("owner@example.com", None, 0, false).await.expect("account");
+            app.create_account("owner@example.com", None, 0, false, &by).await.expect("account");
         Self { app, account, url: url.to_owned() }
     }
 
     pub async fn grant(&self, credits: i64) {
-        self.app.grant(self.account, Kind::Email, credits, None).await.expect("grant");
+        let by = Origin::operator();
+        self.app.grant(self.account, Kind::Email, credits, None, &by).await.expect("grant");
     }
 
     /// Submits a list as text; batches are dispatched as usual.

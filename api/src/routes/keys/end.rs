@@ -72,7 +72,7 @@ pub async fn delete(
     Params(params): Params<EndParams>,
 ) -> Result<axum::Json<ReceiptView>, Problem> {
     let cancel = params.cancels()?;
-    let done = api.app.end_key(id, Some(caller.account), &End::Delete, cancel).await?;
+    let done = api.app.end_key(id, Some(caller.account), &End::Delete, cancel, caller.by()).await?;
     Ok(axum::Json(receipt(&api, done).await?))
 }
 
@@ -93,9 +93,9 @@ pub async fn disable(
     once: Once,
 ) -> Result<Done, Problem> {
     let cancel = params.cancels()?;
-    let (inner, account) = (api.clone(), caller.account);
+    let (inner, by) = (api.clone(), caller.clone());
     once.run(&api, &caller, move |_| async move {
-        let done = inner.app.end_key(id, Some(account), &End::Disable, cancel).await?;
+        let done = inner.app.end_key(id, Some(by.account), &End::Disable, cancel, by.by()).await?;
         Ok(Answer::ok(to_json(&receipt(&inner, done).await?)))
     })
     .await
@@ -194,9 +194,9 @@ pub async fn several(State(api): State<Api>, caller: Caller, once: Once) -> Resu
     };
     let cancel = cancels(request.tasks.as_deref())
         .ok_or_else(|| Problem::field("tasks", "must be keep or cancel"))?;
-    let inner = api.clone();
+    let (inner, by) = (api.clone(), caller.clone());
     once.run(&api, &caller, move |_| async move {
-        let done = inner.app.end_keys(&filter, &end, cancel).await?;
+        let done = inner.app.end_keys(&filter, &end, cancel, by.by()).await?;
         let keys = receipts(&inner, &done).await?;
         Ok(Answer::ok(to_json(&EndedView { keys })))
     })

@@ -2,7 +2,8 @@
 
 use listmill_shared::app::keys::Receipt;
 use listmill_shared::domain::clock::Millis;
-use listmill_shared::domain::key::{CreditLimit, Interval, Key, Limit, Maker};
+use listmill_shared::domain::audit::Actor;
+use listmill_shared::domain::key::{CreditLimit, Interval, Key, Limit};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -104,13 +105,13 @@ pub struct CreditView {
     refill: Option<RefillRequest>,
 }
 
-impl From<&Maker> for MakerView {
-    fn from(maker: &Maker) -> Self {
+impl From<&Actor> for MakerView {
+    fn from(maker: &Actor) -> Self {
         let none = Self { key: None, person: None, operator: None };
         match maker {
-            Maker::Key(id) => Self { key: Some(id.to_string()), ..none },
-            Maker::Person(email) => Self { person: Some(email.clone()), ..none },
-            Maker::Operator => Self { operator: Some(true), ..none },
+            Actor::Key(id) => Self { key: Some(id.to_string()), ..none },
+            Actor::Person(email) => Self { person: Some(email.clone()), ..none },
+            Actor::Operator | Actor::System => Self { operator: Some(true), ..none },
         }
     }
 }

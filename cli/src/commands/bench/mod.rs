@@ -26,7 +26,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt, stream};
 use listmill_shared::app::App;
-use listmill_shared::app::keys::End;
+use listmill_shared::app::keys::{By, End};
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::settings::ProviderKind;
 use reqwest::Method;
@@ -244,8 +245,10 @@ impl Bench<'_> {
         let run = self.app.ids.number(self.app.now());
         for (number, credits) in purses.iter().enumerate() {
             let email = format!("bench-{run:x}-{number}@localhost");
-            let id = self.app.create_account(&email, None, *credits as i64, false).await?;
-            let (key, secret) = make_key(&self.app, id, "bench", None, Some(UNLIMITED)).await?;
+            let (credits, by) = (*credits as i64, Origin::operator());
+            let id = self.app.create_account(&email, None, credits, false, &by).await?;
+            let (key, secret) =
+                make_key(&self.app, id, "bench", None, Some(UNLIMITED), &by).await?;
             self.accounts.push(Funded { id, key, secret });
         }
         Ok(())
@@ -287,8 +290,9 @@ impl Bench<'_> {
                 left += 1;
             }
         }
+        let by = Origin::operator();
         for account in &self.accounts {
-            let deleting = self.app.end_key(account.key, None, &End::Delete, false);
+            let deleting = self.app.end_key(account.key, None, &End::Delete, false, By::nobody(&by));
             if let Err(error) = deleting.await {
                 tracing::warn!(%error, key = %account.key, "a key was not deleted");
             }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use futures::TryStreamExt;
 use listmill_shared::app::App;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::settings::{ProviderKind, Settings};
 use reqwest::Method;
@@ -193,9 +194,10 @@ async fn tell(context: &Context, args: &DemoArgs, app: App, url: &str) -> Result
 }
 
 async fn set_up(app: App, url: &str) -> Result<Stage> {
-    let account = app.create_account("demo@localhost", None, CREDITS, false).await?;
-    let key_a = make_key(&app, account, "A", None, None).await?;
-    let key_b = make_key(&app, account, "B", None, None).await?;
+    let by = Origin::system();
+    let account = app.create_account("demo@localhost", None, CREDITS, false, &by).await?;
+    let key_a = make_key(&app, account, "A", None, None, &by).await?;
+    let key_b = make_key(&app, account, "B", None, None, &by).await?;
     Ok(Stage { app, client: Client::new(url)?, account, key_a, key_b })
 }
 

@@ -21,6 +21,7 @@ use listmill_shared::app::App;
 use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::app::submit::read::ReadError;
 use listmill_shared::app::submit::{Accepted, BodyError, Submission, SubmitError};
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, TaskId};
 use listmill_shared::domain::task::{Task, TaskStatus};
 use listmill_shared::settings::{ProviderKind, Settings};
@@ -183,7 +184,8 @@ impl Mill {
         let opening = async {
             let app = App::open(settings, context.clock.clone(), context.ids.clone()).await?;
             app.store.migrate().await?;
-            let account = app.create_account(OWNER, None, credits, false).await?;
+            let account =
+                app.create_account(OWNER, None, credits, false, &Origin::system()).await?;
             Ok((app, account))
         };
         let (app, account) = context.shutdown.or_interrupted(opening).await?;

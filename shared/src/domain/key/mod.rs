@@ -21,6 +21,7 @@ pub use self::pepper::{Pepper, Peppers};
 pub use self::scope::{NoScope, Scope, Scopes};
 pub use self::secret::{KeyHash, Secret};
 
+use super::audit::Actor;
 use super::clock::Millis;
 use super::id::{AccountId, KeyId};
 
@@ -72,17 +73,6 @@ pub struct Suspension {
     pub note: Option<String>,
 }
 
-/// Who made a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Maker {
-    /// Another key.
-    Key(KeyId),
-    /// A person of the account, by email.
-    Person(String),
-    /// An operator.
-    Operator,
-}
-
 /// A key as stored.
 #[derive(Debug, Clone)]
 pub struct Key {
@@ -125,7 +115,7 @@ pub struct Key {
     /// JSON that is the owner's own.
     pub meta: Option<String>,
     /// Who made it.
-    pub maker: Maker,
+    pub maker: Actor,
     /// The first key of its rotations, whose row holds what they share: credits and rates.
     pub budget: KeyId,
     /// The key that a rotation put in its place.
@@ -188,7 +178,7 @@ impl Key {
             credit_limit: None,
             external_id: None,
             meta: None,
-            maker: Maker::Operator,
+            maker: Actor::Operator,
             budget: id,
             replaced_by: None,
             created_at,
