@@ -56,6 +56,8 @@ number!(/// The first `seq` of the next page of results.
     SeqCursor, "r");
 number!(/// The last entry of a page of the ledger.
     EntryCursor, "l");
+number!(/// The last row of a page of the request log.
+    RequestCursor, "q");
 id!(TaskId, "t");
 id!(KeyId, "k");
 

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use ipnet::{IpNet, Ipv4Net};
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::domain::key::{Key, Refusal, Secret};
+use listmill_shared::domain::request::Outcome;
 use listmill_shared::store::StoreError;
 use serde_json::{Value, json};
 
@@ -28,6 +29,7 @@ use crate::Api;
 use crate::extract::linger;
 use crate::limits::{self, LimitHeaders};
 use crate::problem::Problem;
+use crate::request_log::Seen;
 
 /// Who passed the gate.
 #[derive(Debug, Clone)]
@@ -60,7 +62,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 /// Why a request is turned away.
 enum Turned {
     /// With the same body on every route.
-    Refused(Response),
+    Refused(Outcome, Response),
     /// The state of this moment cannot be read, so nobody passes.
     Away(StoreError),
 }
@@ -68,27 +70,38 @@ enum Turned {
 /// Middleware of every route that needs a key.
 pub async fn gate(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match admit(&api, &parts).await {
+    let mut seen = Seen::begin(&api, &parts);
+    match admit(&api, &parts, &mut seen).await {
         Ok((caller, limits)) => {
+            seen.judged(Outcome::Accepted);
             parts.extensions.insert(caller);
             let mut response = next.run(Request::from_parts(parts, body)).await;
             if let Some(limits) = limits {
                 limits.write(response.headers_mut());
             }
+            seen.end(response.status());
             response
         }
         Err(turned) => {
+            if let Turned::Refused(outcome, response) = &turned {
+                seen.judged(*outcome);
+                seen.end(response.status());
+            }
             // Most clients read the answer only after sending all they have.
             linger(body).await;
             match turned {
-                Turned::Refused(response) => response,
+                Turned::Refused(_, response) => response,
                 Turned::Away(error) => Problem::from(error).into_response(),
             }
         }
     }
 }
 
-async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>), Turned> {
+async fn admit(
+    api: &Api,
+    parts: &Parts,
+    seen: &mut Seen<'_>,
+) -> Result<(Caller, Option<LimitHeaders>), Turned> {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     let presented = match presented(&parts.headers) {
         Some(text) => Secret::parse(&api.app.settings.key_prefix, text),
@@ -97,8 +110,10 @@ async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>
     // Blocked networks are judged first, so there is a look-up even without a key.
     let hash = presented.as_ref().map_or([0; 32], Secret::hash);
     let found = api.app.find_key(hash).await.map_err(Turned::Away)?;
+    seen.key(found.key.as_ref().map(|key| (key.account, key.id)));
     if let Some(peer) = peer {
         let caller = caller_ip(peer, &parts.headers, &api.proxies);
+        seen.caller(caller);
         if api.blocks.hold(api, caller, found.ip_blocks).await.map_err(Turned::Away)? {
             return Err(refused(api, &Refusal::IpBlocked));
         }
@@ -127,7 +142,7 @@ async fn judge(
         Ok(headers) => Ok(Some(headers)),
         Err(response) => {
             count("rate_limit");
-            Err(Turned::Refused(response))
+            Err(Turned::Refused(Outcome::RateLimit, response))
         }
     }
 }
@@ -147,36 +162,40 @@ fn count(reason: &'static str) {
 }
 
 fn refused(api: &Api, refusal: &Refusal) -> Turned {
-    let (reason, status, body) = refusal_body(&api.app.settings.key_prefix, refusal);
-    count(reason);
-    Turned::Refused(plain(status, &body))
+    let (outcome, status, body) = refusal_body(&api.app.settings.key_prefix, refusal);
+    count(outcome.as_str());
+    Turned::Refused(outcome, plain(status, &body))
 }
 
 /// Status and body of each refusal, the same on every route.
-fn refusal_body(prefix: &str, refusal: &Refusal) -> (&'static str, StatusCode, Value) {
+fn refusal_body(prefix: &str, refusal: &Refusal) -> (Outcome, StatusCode, Value) {
     const SUSPENDED: &str = "API key is suspended";
     const INACTIVE: &str = "Invalid or inactive API key";
     match refusal {
         Refusal::IpBlocked => {
-            ("ip_blocked", StatusCode::FORBIDDEN, json!({ "error": "Access denied" }))
+            (Outcome::IpBlocked, StatusCode::FORBIDDEN, json!({ "error": "Access denied" }))
         }
         Refusal::Malformed => {
             let text = format!(
                 "Missing or invalid Authorization header. Use: Authorization: Bearer {prefix}..."
             );
-            ("malformed", StatusCode::UNAUTHORIZED, json!({ "error": text }))
+            (Outcome::Malformed, StatusCode::UNAUTHORIZED, json!({ "error": text }))
         }
-        Refusal::Unknown => ("unknown", StatusCode::UNAUTHORIZED, json!({ "error": INACTIVE })),
+        Refusal::Unknown => {
+            (Outcome::Unknown, StatusCode::UNAUTHORIZED, json!({ "error": INACTIVE }))
+        }
         Refusal::Disabled => (
-            "disabled",
+            Outcome::Disabled,
             StatusCode::FORBIDDEN,
             json!({ "error": SUSPENDED, "reason": "This API key has been suspended" }),
         ),
-        Refusal::Suspended(reason) => {
-            ("suspended", StatusCode::FORBIDDEN, json!({ "error": SUSPENDED, "reason": reason }))
-        }
+        Refusal::Suspended(reason) => (
+            Outcome::Suspended,
+            StatusCode::FORBIDDEN,
+            json!({ "error": SUSPENDED, "reason": reason }),
+        ),
         Refusal::Expired => (
-            "expired",
+            Outcome::Expired,
             StatusCode::UNAUTHORIZED,
             json!({ "error": INACTIVE, "reason": "This API key has expired" }),
         ),

@@ -5,9 +5,11 @@ pub mod download;
 pub mod events;
 pub mod keys;
 pub mod legacy;
+pub mod requests;
 pub mod results;
 pub mod submit;
 pub mod tasks;
+pub mod usage;
 pub mod verifications;
 
 use axum::extract::Request;
@@ -76,6 +78,9 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(keys::show, keys::delete))
         .routes(routes!(keys::disable))
         .routes(routes!(keys::enable))
+        .routes(routes!(requests::list))
+        .routes(routes!(usage::usage))
+        .routes(routes!(usage::of_key))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {

@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod health;
 pub mod keys;
 pub mod provider;
+pub mod request_log;
 pub mod submit;
 mod time;
 pub mod verify;

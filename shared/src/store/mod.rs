@@ -29,12 +29,14 @@ pub mod idempotency;
 mod ids;
 mod lend;
 pub mod reconcile;
+pub mod request_log;
 pub mod results;
 pub mod server;
 pub mod sessions;
 pub mod settle;
 pub mod sweep;
 pub mod tasks;
+pub mod usage;
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ mod once;
 mod plans;
 mod property;
 mod receive;
+mod request_log;
 mod settle;
 mod statements;
 mod sweep;
