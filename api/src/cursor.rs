@@ -58,6 +58,8 @@ number!(/// The last entry of a page of the ledger.
     EntryCursor, "l");
 number!(/// The last row of a page of the audit log.
     AuditCursor, "a");
+number!(/// The last row of a page of the request log.
+    RequestCursor, "q");
 id!(TaskId, "t");
 id!(KeyId, "k");
 

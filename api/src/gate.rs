@@ -25,6 +25,7 @@ use listmill_shared::domain::audit::{Actor, Origin};
 use listmill_shared::domain::factor::Factor;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::{Key, Refusal, Secret};
+use listmill_shared::domain::request::Outcome;
 use listmill_shared::domain::task::Task;
 use listmill_shared::store::StoreError;
 
@@ -35,6 +36,7 @@ use crate::limits::{self, LimitHeaders};
 use crate::problem::Problem;
 use crate::refusals::{self, plain};
 use crate::request_id::RequestId;
+use crate::request_log::Seen;
 use crate::scopes;
 
 /// Who passed the gate.
@@ -101,7 +103,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 /// Why a request is turned away.
 enum Turned {
     /// With the same body on every route.
-    Refused(Response),
+    Refused(Outcome, Response),
     /// The state of this moment cannot be read, so nobody passes.
     Away(StoreError),
 }
@@ -109,32 +111,44 @@ enum Turned {
 /// Middleware of every route that needs a key.
 pub async fn gate(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match admit(&api, &parts).await {
+    let mut seen = Seen::begin(&api, &parts);
+    match admit(&api, &parts, &mut seen).await {
         Ok((caller, limits)) => {
+            seen.judged(Outcome::Accepted);
             parts.extensions.insert(caller);
             let mut response = next.run(Request::from_parts(parts, body)).await;
             if let Some(limits) = limits {
                 limits.write(response.headers_mut());
             }
+            seen.end(response.status());
             response
         }
         Err(turned) => {
+            if let Turned::Refused(outcome, response) = &turned {
+                seen.judged(*outcome);
+                seen.end(response.status());
+            }
             // Most clients read the answer only after sending all they have.
             linger(body).await;
             match turned {
-                Turned::Refused(response) => response,
+                Turned::Refused(_, response) => response,
                 Turned::Away(error) => Problem::from(error).into_response(),
             }
         }
     }
 }
 
-async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>), Turned> {
+async fn admit(
+    api: &Api,
+    parts: &Parts,
+    seen: &mut Seen<'_>,
+) -> Result<(Caller, Option<LimitHeaders>), Turned> {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     let ip = peer.map(|peer| caller_ip(peer, &parts.headers, &api.proxies));
     let refused = |refusal: Refusal| refused(api, &refusal);
     let presented = read_key(&api.app.settings.key_prefix, &parts.headers);
     let found = api.app.find_key(presented.secret.as_ref()).await.map_err(Turned::Away)?;
+    seen.found(ip, found.key.as_ref());
     if let Some(ip) = ip
         && api.blocks.hold(api, ip, found.ip_blocks).await.map_err(Turned::Away)?
     {
@@ -174,7 +188,7 @@ async fn judge(
         Ok(headers) => Ok(Some(headers)),
         Err(response) => {
             count("rate_limit");
-            Err(Turned::Refused(response))
+            Err(Turned::Refused(Outcome::RateLimit, response))
         }
     }
 }
@@ -216,9 +230,10 @@ fn count(reason: &'static str) {
 }
 
 fn refused(api: &Api, refusal: &Refusal) -> Turned {
-    count(refusals::word(refusal));
+    let outcome = refusals::outcome(refusal);
+    count(outcome.as_str());
     let (status, body) = refusals::body(&api.app.settings.key_prefix, refusal);
-    Turned::Refused(plain(status, &body))
+    Turned::Refused(outcome, plain(status, &body))
 }
 
 #[cfg(test)]

@@ -50,6 +50,18 @@ pub fn describe_metrics() {
         "Seconds that this machine's clock is behind the database's; negative: ahead."
     );
     metrics::describe_counter!("listmill_leases_lost_total", "Leases that were taken over.");
+    metrics::describe_counter!(
+        "listmill_request_log_lost_total",
+        "Decisions of the gate that could not be logged, by why; neither in the log nor in the usage."
+    );
+    metrics::describe_counter!(
+        "listmill_request_log_left_out_total",
+        "Accepted calls that are counted in the usage and have no row in the request log."
+    );
+    metrics::describe_gauge!(
+        "listmill_request_log_waiting",
+        "Decisions of the gate that wait to be logged."
+    );
     metrics::describe_gauge!("listmill_build_info", "1, labelled with the version.");
     metrics::gauge!("listmill_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -163,7 +175,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
 }
 
 /// Few names, whatever callers make up.
-fn method_name(method: &Method) -> &'static str {
+pub fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -16,8 +16,10 @@ mod idempotency;
 mod limits;
 mod openapi;
 mod problem;
+
 mod refusals;
 mod request_id;
+mod request_log;
 mod routes;
 mod scopes;
 mod view;
@@ -30,6 +32,7 @@ use axum::Router;
 use ipnet::IpNet;
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
+use listmill_shared::app::request_log::RequestLog;
 use listmill_shared::queue::Queue;
 use listmill_shared::throttle::requests::Limiter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     pub limiter: Limiter,
     pub proxies: Vec<IpNet>,
     pub blocks: blocks::Blocks,
+    /// Where the gate's decisions are noted.
+    pub log: RequestLog,
     /// Submissions that may be received at once.
     pub submissions: Arc<Semaphore>,
     /// Streams without an end of their own stop when this is cancelled.
@@ -84,6 +89,7 @@ impl Api {
         app: App,
         provider: Arc<dyn Provider>,
         drain: CancellationToken,
+        log: RequestLog,
     ) -> Result<Self, ServeError> {
         let redis = match &app.queue {
             Queue::Redis(redis) => Some((**redis).clone()),
@@ -94,6 +100,7 @@ impl Api {
             proxies: client_ip::parse_proxies(&app.settings.trusted_proxies)
                 .map_err(ServeError::TrustedProxies)?,
             blocks: blocks::Blocks::default(),
+            log,
             submissions: Arc::new(Semaphore::new(app.settings.max_submissions)),
             app,
             provider,
@@ -109,11 +116,20 @@ pub async fn serve(
     listener: TcpListener,
     drain: CancellationToken,
 ) -> Result<(), ServeError> {
-    let api = Api::new(app.clone(), provider, drain.clone())?;
-    tokio::select! {
+    let (log, writer) = RequestLog::new(&app);
+    let api = Api::new(app.clone(), provider, drain.clone(), log.clone())?;
+    let writing = writer.map(|writer| tokio::spawn(writer.run()));
+    let served = tokio::select! {
         served = run(routes::router(api), listener, drain) => served,
         () = app.keep_time() => Ok(()),
+    };
+    log.close();
+    if let Some(writing) = writing
+        && writing.await.is_err()
+    {
+        tracing::error!("the request log's writer panicked");
     }
+    served
 }
 
 /// Serves `/healthz`, `/readyz` and `/metrics` only: for worker processes.

@@ -46,6 +46,7 @@ verdict. Unknown verdicts, duplicates and broken syntax are free.";
         (name = "credits", description = "What may be spent, and where it went."),
         (name = "keys", description = "Keys of the account."),
         (name = "audit", description = "What was changed, and by whom."),
+        (name = "usage", description = "Requests of the account, and what they add up to."),
         (name = "seed", description = "The routes of the seed system, in its own words and shapes."),
         (name = "operations", description = "For operators; no key needed."),
     ),
@@ -299,10 +300,28 @@ pub enum KeyStatus {
     Deleted,
 }
 
+/// How the gate ended: `accepted` = past it, whatever came of it afterwards; else the check that
+/// refused. `unknown`: no such key, or deleted.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum Outcome {
+    Accepted,
+    IpBlocked,
+    Malformed,
+    Unknown,
+    Disabled,
+    Suspended,
+    Expired,
+    NotAllowed,
+    Scope,
+    RateLimit,
+    CreditLimit,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use listmill_shared::domain::{task, verdict};
+    use listmill_shared::domain::{request, task, verdict};
 
     /// The names in a schema made from an enum.
     fn names<T: ToSchema + utoipa::PartialSchema>() -> Vec<String> {
@@ -317,6 +336,8 @@ mod tests {
         assert_eq!(names::<Reason>(), reasons);
         let statuses: Vec<&str> = verdict::Status::ALL.iter().map(|s| s.as_str()).collect();
         assert_eq!(names::<Status>(), statuses);
+        let outcomes: Vec<&str> = request::Outcome::ALL.iter().map(|o| o.as_str()).collect();
+        assert_eq!(names::<Outcome>(), outcomes);
         let mut shown: Vec<&str> = task::TaskStatus::SHOWN.iter().map(|s| s.as_str()).collect();
         shown.sort_unstable();
         let mut described = names::<TaskStatus>();

@@ -48,6 +48,7 @@ kinds! {
     INVALID_MULTIPART = 400 "invalid_multipart" "The form cannot be read";
     BAD_CURSOR = 400 "bad_cursor" "Not a cursor of this list";
     BAD_LIMIT = 400 "bad_limit" "The limit is out of range";
+    WINDOW_TOO_LARGE = 400 "window_too_large" "The window is too large";
     BAD_IDEMPOTENCY_KEY = 400 "bad_idempotency_key" "The Idempotency-Key cannot be used";
     EMAIL_REQUIRED = 400 "email_required" "Email is required";
     BODY_BROKEN = 400 "body_broken" "The body did not arrive as a whole";

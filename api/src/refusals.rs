@@ -3,21 +3,22 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use listmill_shared::domain::key::Refusal;
+use listmill_shared::domain::request::Outcome;
 use serde_json::{Value, json};
 
 /// The gate's word for a refusal, for metrics and the request log.
-pub fn word(refusal: &Refusal) -> &'static str {
+pub fn outcome(refusal: &Refusal) -> Outcome {
     match refusal {
-        Refusal::IpBlocked => "ip_blocked",
-        Refusal::Malformed => "malformed",
-        Refusal::Unknown => "unknown",
-        Refusal::Disabled => "disabled",
-        Refusal::Suspended(_) => "suspended",
+        Refusal::IpBlocked => Outcome::IpBlocked,
+        Refusal::Malformed => Outcome::Malformed,
+        Refusal::Unknown => Outcome::Unknown,
+        Refusal::Disabled => Outcome::Disabled,
+        Refusal::Suspended(_) => Outcome::Suspended,
         // A key whose time has not come is as outside its life as one whose time is over.
-        Refusal::Expired | Refusal::NotYet => "expired",
-        Refusal::NotAllowed(_) => "not_allowed",
-        Refusal::Scope(_) => "scope",
-        Refusal::CreditLimit(_) => "credit_limit",
+        Refusal::Expired | Refusal::NotYet => Outcome::Expired,
+        Refusal::NotAllowed(_) => Outcome::NotAllowed,
+        Refusal::Scope(_) => Outcome::Scope,
+        Refusal::CreditLimit(_) => Outcome::CreditLimit,
     }
 }
 

@@ -103,6 +103,12 @@ pub struct Settings {
     pub rate_limit_per_minute: u32,
     #[serde(deserialize_with = "duration")]
     pub idempotency_ttl: Duration,
+    #[serde(deserialize_with = "switch")]
+    pub request_log: bool,
+    #[serde(deserialize_with = "duration")]
+    pub request_log_ttl: Duration,
+    pub request_log_rows: u64,
+    pub request_log_accepted_per_second: u32,
     pub log: String,
     pub log_format: LogFormat,
     /// `LISTMILL_*` variables that name no setting: worth a warning, as they may be misspelt.
@@ -251,6 +257,12 @@ impl Settings {
             &format!("{:?}", self.lease_ttl),
         )?;
         range(
+            (1..=1_000_000_000_000).contains(&self.request_log_rows),
+            "request_log_rows",
+            "1 to 1000000000000",
+            &self.request_log_rows,
+        )?;
+        range(
             !self.key_prefix.is_empty()
                 && self.key_prefix.bytes().all(|c| c.is_ascii_alphanumeric()),
             "key_prefix",
@@ -312,8 +324,9 @@ fn switch<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
-    parse_duration(&text)
-        .ok_or_else(|| de::Error::custom(format!("{text:?} is no duration such as 250ms, 30s, 5m")))
+    parse_duration(&text).ok_or_else(|| {
+        de::Error::custom(format!("{text:?} is no duration such as 250ms, 30s, 5m, 30d"))
+    })
 }
 
 fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Duration>, D::Error> {
@@ -328,7 +341,7 @@ fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Duration>, D::Error>
         .collect()
 }
 
-/// Reads `250ms`, `30s`, `5m`, `24h`.
+/// Reads `250ms`, `30s`, `5m`, `24h`, `30d`, and `0`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -338,6 +351,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         "s" => Some(Duration::from_secs(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs),
         "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "d" => number.checked_mul(86_400).map(Duration::from_secs),
+        "" if number == 0 => Some(Duration::ZERO),
         _ => None,
     }
 }
@@ -392,6 +407,17 @@ mod tests {
     }
 
     #[test]
+    fn durations_have_a_unit() {
+        for (text, seconds) in [("0", 0), ("0d", 0), ("90s", 90), ("2h", 7_200), ("30d", 2_592_000)]
+        {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "5", "d", "-1d", "1w", "1.5h", "999999999999999999d"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_variable_is_told() {
         assert_eq!(load(&[("LISTMILL_BATCHSIZE", "20")]).unwrap().unknown, ["LISTMILL_BATCHSIZE"]);
     }
@@ -407,6 +433,7 @@ mod tests {
             ("LISTMILL_HTTP_CONCURRENCY", "0", "http_concurrency"),
             ("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", "0", "recipients_per_minute"),
             ("LISTMILL_PACE_HOSTS", "google", "pace_hosts"),
+            ("LISTMILL_REQUEST_LOG_ROWS", "0", "request_log_rows"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(expect), "{name}={value}: {error}");

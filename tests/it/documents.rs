@@ -29,6 +29,9 @@ const ROUTES: &[(&str, &str)] = &[
     ("delete", "/v1/keys/{}"),
     ("post", "/v1/keys/{}/disable"),
     ("post", "/v1/keys/{}/enable"),
+    ("get", "/v1/keys/{}/usage"),
+    ("get", "/v1/requests"),
+    ("get", "/v1/usage"),
 ];
 
 /// `/v1/tasks/{id}` → `/v1/tasks/{}`: names of parameters are the document's own affair.

@@ -31,6 +31,7 @@ mod outage;
 mod poison;
 mod provider;
 mod rate_limits;
+mod request_log;
 mod revocation;
 mod routes;
 mod seed_routes;

@@ -38,6 +38,8 @@ const HANDED: Duration = Duration::from_secs(10);
 const ANYONES_MS: i64 = 60_000;
 /// One erased task is removed for so long, then the next.
 const ERASE_EACH: Duration = Duration::from_secs(5);
+/// The request log is cut back for so long in a round.
+const EXPIRE_EACH: Duration = Duration::from_secs(1);
 /// Slack beyond the body's idle timeout before a submission counts as abandoned.
 const ABANDONED_MS: i64 = 60_000;
 /// A session that holds something and waits for its client for so long belongs to a frozen process.
@@ -73,6 +75,7 @@ impl Sweeper<'_> {
             self.again_and_again("checks", 1, || self.in_turn(self.expired_checks())).boxed(),
             self.again_and_again("counts", 1, || self.in_turn(self.count_credits())).boxed(),
             self.again_and_again("erasures", 1, || self.in_turn(self.erasures())).boxed(),
+            self.again_and_again("requests", 1, || self.in_turn(self.expired_requests())).boxed(),
             self.again_and_again("sessions", 1, || self.in_turn(self.frozen_sessions())).boxed(),
             self.blockers().boxed(),
             self.again_and_again("rare", RARELY, || self.rarely()).boxed(),
@@ -286,6 +289,11 @@ impl Sweeper<'_> {
             self.app.empty(task, ERASE_EACH).await;
         }
         Ok(())
+    }
+
+    /// What the request log holds beyond its age and number, a bounded time each round.
+    async fn expired_requests(&self) -> Result<(), StoreError> {
+        self.app.expire_requests(EXPIRE_EACH).await
     }
 
     async fn frozen_sessions(&self) -> Result<(), StoreError> {

@@ -6,9 +6,11 @@ pub mod download;
 pub mod events;
 pub mod keys;
 pub mod legacy;
+pub mod requests;
 pub mod results;
 pub mod submit;
 pub mod tasks;
+pub mod usage;
 pub mod verifications;
 
 use axum::extract::Request;
@@ -111,6 +113,9 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(keys::rotate::rotate))
         .routes(routes!(keys::end::show))
         .routes(routes!(audit::audit))
+        .routes(routes!(requests::list))
+        .routes(routes!(usage::usage))
+        .routes(routes!(usage::of_key))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {

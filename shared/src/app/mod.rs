@@ -12,6 +12,7 @@ pub mod health;
 pub mod keyring;
 pub mod keys;
 pub mod provider;
+pub mod request_log;
 pub mod submit;
 mod time;
 pub mod verify;

@@ -11,5 +11,6 @@ pub mod id;
 pub mod key;
 pub mod ledger;
 pub mod payload;
+pub mod request;
 pub mod task;
 pub mod verdict;

@@ -33,12 +33,14 @@ mod lend;
 pub mod limit_factor;
 mod peppers;
 pub mod reconcile;
+pub mod request_log;
 pub mod results;
 pub mod server;
 pub mod sessions;
 pub mod settle;
 pub mod sweep;
 pub mod tasks;
+pub mod usage;
 
 use std::str::FromStr;
 use std::sync::Arc;

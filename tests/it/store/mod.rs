@@ -13,6 +13,7 @@ mod once;
 mod plans;
 mod property;
 mod receive;
+mod request_log;
 mod settle;
 mod statements;
 mod sweep;
