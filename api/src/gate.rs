@@ -111,6 +111,23 @@ async fn admit(api: &Api, parts: &Parts) -> Result<(Caller, Option<LimitHeaders>
     Ok((Caller { account: key.account, key: key.id, secret: Arc::new(secret) }, limits))
 }
 
+/// The address of a caller that needs no key, or the refusal where its network is blocked.
+pub async fn stranger(api: &Api, parts: &Parts) -> Result<Option<IpAddr>, Response> {
+    let away = |error| Problem::from(error).into_response();
+    let Some(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else { return Ok(None) };
+    let caller = caller_ip(peer.0.ip(), &parts.headers, &api.proxies);
+    // No key has this hash: only the version of the blocked networks is asked for.
+    let version = api.app.find_key([0; 32]).await.map_err(away)?.ip_blocks;
+    match api.blocks.hold(api, caller, version).await.map_err(away)? {
+        false => Ok(Some(caller)),
+        true => {
+            let (reason, status, body) = refusal_body("", &Refusal::IpBlocked);
+            count(reason);
+            Err(plain(status, &body))
+        }
+    }
+}
+
 async fn judge(
     api: &Api,
     parts: &Parts,

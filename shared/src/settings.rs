@@ -32,6 +32,8 @@ pub struct Settings {
     pub worker_bind: Option<String>,
     pub trusted_proxies: String,
     pub key_prefix: String,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub github_keys_file: Option<String>,
     pub worker_concurrency: usize,
     pub batch_size: u32,
     pub max_addresses: u64,

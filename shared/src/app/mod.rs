@@ -9,6 +9,7 @@ pub mod credits;
 pub mod dispatch;
 pub mod health;
 pub mod keys;
+pub mod leaks;
 pub mod provider;
 pub mod submit;
 mod time;

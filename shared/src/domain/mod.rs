@@ -7,6 +7,7 @@ pub mod clock;
 pub mod done;
 pub mod id;
 pub mod key;
+pub mod key_scan;
 pub mod ledger;
 pub mod payload;
 pub mod task;
