@@ -1,6 +1,8 @@
 //! `listmill admin …`: operator levers, straight on the database; on SQLite also beside a running
 //! `up`. What they change holds for every request and task from the moment they return.
 
+mod keys;
+
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use listmill_shared::app::App;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::Key;
+use listmill_shared::domain::key_scan::mask;
 use listmill_shared::domain::ledger::{Books, Kind};
 use listmill_shared::store::accounts::KeyChange;
 use serde_json::{Value, json};
@@ -125,6 +128,14 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
             };
             list_keys(app, out, owner).await
         }
+        KeyCommand::Find { what } => keys::find(app, out, &what).await,
+        KeyCommand::Hygiene { account: owner } => {
+            let owner = match owner {
+                Some(owner) => Some(account(app, &owner).await?),
+                None => None,
+            };
+            keys::hygiene(app, out, owner).await
+        }
         KeyCommand::Suspend { key_id, reason } => {
             ensure!(!reason.trim().is_empty(), "the reason is empty; the key's user is told it");
             change_key(app, out, &key_id, KeyChange::Suspend(reason.clone()), &reason).await
@@ -144,6 +155,8 @@ async fn change_key(
     reason: &str,
 ) -> Result<()> {
     let id: KeyId = id.parse().with_context(|| {
+        // Somebody may have given the key itself.
+        let id = mask(&app.settings.key_prefix, id);
         format!("{id:?}: wanted is a key's id (key_…), as `listmill admin key list` shows it")
     })?;
     let key = app.store.change_key(id, None, &change, app.now()).await?;

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod embedded;
 pub mod migrate;
 pub mod roles;
+pub mod scan;
 pub mod up;
 pub mod verify;
 
