@@ -185,7 +185,7 @@ impl Target {
 }
 
 /// Where a server with this `bind` is reached.
-fn bound(bind: &str) -> String {
+pub fn bound(bind: &str) -> String {
     bind.parse::<SocketAddr>().map_or_else(|_| format!("http://{bind}"), url_of)
 }
 

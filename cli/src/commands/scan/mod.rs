@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use self::post::Reporter;
 use self::walk::Reader;
+use super::bench::bound;
 use super::{Context, open};
 use crate::args::ScanArgs;
 use crate::output::{Output, Progress, complain, grouped};
@@ -118,7 +119,7 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<ExitCode> {
     let judge = match (args.check, args.report) {
         (true, _) => Judge::Check(Box::new(open(context).await?)),
         (_, true) => {
-            let url = args.url.unwrap_or_else(|| format!("http://{}", settings.bind));
+            let url = args.url.unwrap_or_else(|| bound(&settings.bind));
             Judge::Report(Box::new(Reporter::new(&url)?))
         }
         _ => Judge::None,
