@@ -193,7 +193,8 @@ async fn caddy_asks_for_every_request(size: Size) {
     let listen = ("api.example.com", format!("http://127.0.0.1:{port}"));
     let server = configuration("caddy", listen, app.apis[0].port, upstream);
     let file = folder.join("Caddyfile");
-    std::fs::write(&file, format!("{{\n\tadmin off\n}}\n{server}")).expect("a file");
+    std::fs::write(&file, format!("{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}}\n{server}"))
+        .expect("a file");
     let mut launch = Launch::new(program("caddy"), &folder).args(["run", "--config"]).args([&file]);
     for name in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
         launch.env.push((name.to_owned(), folder.display().to_string()));
