@@ -10,7 +10,7 @@
 //!
 //! Only the gate makes a [`Caller`], and handlers cannot do without one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
@@ -170,6 +170,23 @@ async fn admit(
     let origin = Arc::new(Origin { actor: Actor::Key(key.id), ip, request_id });
     let caller = Caller { account: key.account, key: key.id, door: Arc::new(key), origin };
     Ok((caller, limits))
+}
+
+/// The address of a caller that needs no key, or the refusal where its network is blocked.
+pub async fn stranger(api: &Api, parts: &Parts) -> Result<Option<IpAddr>, Response> {
+    let away = |error| Problem::from(error).into_response();
+    let Some(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else { return Ok(None) };
+    let caller = caller_ip(peer.0.ip(), &parts.headers, &api.proxies);
+    // No key has this hash: only the version of the blocked networks is asked for.
+    let version = api.app.find_key(None).await.map_err(away)?.ip_blocks;
+    match api.blocks.hold(api, caller, version).await.map_err(away)? {
+        false => Ok(Some(caller)),
+        true => {
+            let (status, body) = refusals::body("", &Refusal::IpBlocked);
+            count(Outcome::IpBlocked.as_str());
+            Err(plain(status, &body))
+        }
+    }
 }
 
 async fn judge(

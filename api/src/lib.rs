@@ -55,6 +55,14 @@ pub enum ServeError {
     /// A setting that does not parse.
     #[error("settings: trusted_proxies must be networks such as 10.0.0.0/8, not {0:?}")]
     TrustedProxies(String),
+    /// The file of GitHub's public keys.
+    #[error("settings: github_keys_file {path}: {source}")]
+    GithubKeys {
+        /// Which.
+        path: String,
+        /// Why it cannot be used.
+        source: routes::github::KeysError,
+    },
 }
 
 /// What handlers share; cheap to clone.
@@ -68,6 +76,7 @@ pub(crate) struct Shared {
     pub limiter: Limiter,
     pub proxies: Vec<IpNet>,
     pub blocks: blocks::Blocks,
+    pub reports: routes::report::Reports,
     /// Where the gate's decisions are noted.
     pub log: RequestLog,
     /// Submissions that may be received at once.
@@ -95,11 +104,13 @@ impl Api {
             Queue::Redis(redis) => Some((**redis).clone()),
             Queue::Memory(_) => None,
         };
+        routes::report::check(app.settings.github_keys_file.as_deref())?;
         Ok(Self(Arc::new(Shared {
             limiter: Limiter::new(redis),
             proxies: client_ip::parse_proxies(&app.settings.trusted_proxies)
                 .map_err(ServeError::TrustedProxies)?,
             blocks: blocks::Blocks::default(),
+            reports: routes::report::Reports::default(),
             log,
             submissions: Arc::new(Semaphore::new(app.settings.max_submissions)),
             app,

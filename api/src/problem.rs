@@ -54,6 +54,7 @@ kinds! {
     BODY_BROKEN = 400 "body_broken" "The body did not arrive as a whole";
     NOT_GZIP = 400 "not_gzip" "The body cannot be unpacked";
     INSUFFICIENT_CREDITS = 402 "insufficient_credits" "Insufficient credits";
+    BAD_SIGNATURE = 403 "bad_signature" "The signature does not verify";
     NOT_FOUND = 404 "not_found" "There is no such route";
     TASK_NOT_FOUND = 404 "task_not_found" "There is no such task";
     RESULT_NOT_FOUND = 404 "result_not_found" "There is no such result";
@@ -72,6 +73,7 @@ kinds! {
     UNSUPPORTED_ENCODING = 415 "unsupported_encoding" "The body is packed in a way that is not taken here";
     INTERNAL = 500 "internal_error" "Something went wrong on our side";
     TOO_MANY_SUBMISSIONS = 503 "too_many_submissions" "Too many lists are being received";
+    TOO_MANY_REPORTS = 503 "too_many_reports" "Too many reports are being received";
     STORAGE_FULL = 507 "storage_full" "No room left";
     UNAVAILABLE = 503 "unavailable" "Not available for the moment";
 }

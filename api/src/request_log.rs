@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::MatchedPath;
-use axum::http::request::Parts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use listmill_shared::domain::key::Key;
 use listmill_shared::domain::request::{Decision, Outcome};
 
@@ -48,7 +48,10 @@ impl<'a> Seen<'a> {
             method: method_name(&parts.method),
             status: 0,
             latency_us: 0,
-            request_id: parts.extensions.get::<RequestId>().map_or_else(String::new, |id| id.as_str().to_owned()),
+            request_id: parts
+                .extensions
+                .get::<RequestId>()
+                .map_or_else(String::new, |id| id.as_str().to_owned()),
         });
         Self { api, started: Instant::now(), decision, judged: false }
     }

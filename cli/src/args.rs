@@ -4,6 +4,7 @@ mod crowd;
 mod full;
 mod limits;
 mod scale;
+mod scan;
 mod verify;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use crowd::{CrowdArgs, Scenario};
 pub use full::FullArgs;
 pub use limits::LimitsCommand;
 pub use scale::ScaleArgs;
+pub use scan::ScanArgs;
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
 
 const EXAMPLES: &str = "\
@@ -79,6 +81,8 @@ pub enum Command {
     Doctor,
     /// Load the running deployment, then print throughput, latency, CPU, memory and the books
     Bench(BenchArgs),
+    /// Find API keys in files, folders and the history of Git; exit code 1 if there is one
+    Scan(ScanArgs),
     /// Operator levers: accounts, keys, credits, blocked networks, reconciliation, audit log
     Admin(AdminArgs),
 }
@@ -95,6 +99,7 @@ impl Command {
             Command::Migrate => "migrate",
             Command::Doctor => "doctor",
             Command::Bench(_) => "bench",
+            Command::Scan(_) => "scan",
             Command::Admin(_) => "admin",
         }
     }
@@ -341,6 +346,17 @@ pub enum KeyCommand {
         #[arg(long, value_name = "ID_OR_EMAIL")]
         account: Option<String>,
     },
+    /// Find a key by its id, its first characters, a part of its label, or itself
+    Find {
+        /// `-` reads the key itself from stdin; as an argument it would be seen by everybody
+        what: String,
+    },
+    /// List active keys that ask for trouble: without an end, old, unused, allowed everything
+    Hygiene {
+        /// Of this account only (id or email)
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: Option<String>,
+    },
     /// Suspend a key: the next request with it is refused; running tasks go on
     Suspend {
         /// The key's id (key_…)
@@ -498,6 +514,9 @@ mod tests {
             "admin key suspend key_1 --reason abuse",
             "admin key unsuspend key_1",
             "admin key list --json",
+            "admin key find -",
+            "admin key find VECabcde --json",
+            "admin key hygiene --account a@b.c",
             "admin credits grant --account a@b.c --amount -5 --kind phone",
             "admin ip block 10.0.0.0/8",
             "admin limits tighten --factor 0.1 --for 1h",

@@ -21,7 +21,7 @@ use listmill_shared::settings::{LogFormat, Settings};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
-use crate::commands::{Context, admin, bench, demo, doctor, migrate, roles, up, verify};
+use crate::commands::{Context, admin, bench, demo, doctor, migrate, roles, scan, up, verify};
 use crate::lifecycle::Shutdown;
 use crate::output::Output;
 
@@ -69,6 +69,7 @@ async fn dispatch(context: Context, command: Command) -> Result<ExitCode> {
         Command::Migrate => migrate::run(context).await,
         Command::Doctor => doctor::run(context).await,
         Command::Bench(args) => bench::run(context, args).await,
+        Command::Scan(args) => scan::run(context, args).await,
         Command::Admin(args) => admin::run(context, args).await,
     }
 }

@@ -161,6 +161,14 @@ impl Progress {
         }
     }
 
+    /// Does what prints something itself, with the bar out of its way.
+    pub fn around(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Leaves the bar as it is, full or not.
     pub fn finish(self) {
         if let Some(bar) = &self.bar {

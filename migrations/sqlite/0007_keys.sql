@@ -42,12 +42,12 @@ CREATE INDEX tasks_by_key ON tasks (created_by_key, id) WHERE deleted_at IS NULL
 ALTER TABLE checks ADD COLUMN key_id BLOB;
 ALTER TABLE checks ADD COLUMN key_reserved SMALLINT NOT NULL DEFAULT 0;  -- 1 = it took from the key's own limit
 
--- Credits charged by key and UTC day, counted when a task ends or a single verification is charged.
+-- Credits charged by key and hour, counted when a task ends or a single verification is charged.
 CREATE TABLE usage_credits (
     key_id BLOB NOT NULL,
-    day BIGINT NOT NULL,                     -- its first millisecond
+    hour BIGINT NOT NULL,                    -- its first millisecond
     account_id BLOB NOT NULL,
     credits BIGINT NOT NULL,
-    PRIMARY KEY (key_id, day)
+    PRIMARY KEY (key_id, hour)
 );
-CREATE INDEX usage_credits_by_account ON usage_credits (account_id, day);
+CREATE INDEX usage_credits_by_account ON usage_credits (account_id, hour);

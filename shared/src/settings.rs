@@ -34,6 +34,8 @@ pub struct Settings {
     pub key_prefix: String,
     pub key_pepper: Secret,
     pub data_dir: String,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub github_keys_file: Option<String>,
     pub worker_concurrency: usize,
     pub batch_size: u32,
     pub max_addresses: u64,

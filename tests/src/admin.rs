@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::client::Client;
 use crate::deployment::Deployment;
@@ -44,10 +45,23 @@ impl Outcome {
 
 /// Runs a command to its end.
 pub async fn run(launch: Launch, limit: Duration) -> Outcome {
+    run_with_input(launch, limit, None).await
+}
+
+/// Runs a command to its end; it reads `input`, a few KiB at most, from stdin.
+pub async fn run_with_input(launch: Launch, limit: Duration, input: Option<&str>) -> Outcome {
     let line = format!("{} {:?}", launch.program.display(), launch.args);
     let mut command = tokio::process::Command::from(launch.command());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = within(&line, limit, command.output()).await.expect("the program starts");
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().expect("the program starts");
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+        // One that ends before it reads is judged by its exit code.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = within(&line, limit, child.wait_with_output()).await.expect("the program ends");
     Outcome {
         line,
         code: output.status.code(),
@@ -75,6 +89,16 @@ impl Deployment {
     pub async fn cli<A: Into<OsString> + Clone>(&self, args: &[A]) -> Outcome {
         let launch = self.launch().args(args.iter().cloned());
         run(launch, Duration::from_secs(60)).await
+    }
+
+    /// Likewise, with this on stdin.
+    pub async fn cli_with_input<A: Into<OsString> + Clone>(
+        &self,
+        args: &[A],
+        input: &str,
+    ) -> Outcome {
+        let launch = self.launch().args(args.iter().cloned());
+        run_with_input(launch, Duration::from_secs(60), Some(input)).await
     }
 
     async fn admin(&self, args: &[&str]) -> Value {

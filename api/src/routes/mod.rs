@@ -4,8 +4,11 @@ pub mod audit;
 pub mod credits;
 pub mod download;
 pub mod events;
+pub mod forward;
+pub mod github;
 pub mod keys;
 pub mod legacy;
+pub mod report;
 pub mod requests;
 pub mod results;
 pub mod submit;
@@ -17,7 +20,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Router, response::Redirect};
 use listmill_shared::app::App;
 use utoipa::OpenApi;
@@ -39,7 +42,9 @@ pub fn router(api: Api) -> Router {
     let (own, mut document) = own_routes().split_for_parts();
     let (seed, of_seed) = seed_routes().split_for_parts();
     let (health, of_health) = health_routes().split_for_parts();
+    let (open, of_open) = open_routes().split_for_parts();
     document.merge(of_seed);
+    document.merge(of_open);
     document.merge(of_health);
     show_scopes(&mut document);
     // The gate stands before every method of a known route; an unknown route has no gate.
@@ -51,6 +56,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .merge(own)
         .merge(seed)
+        .merge(open.method_not_allowed_fallback(wrong_method))
         .with_state(api.clone())
         .merge(health.with_state(api.app.clone()))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
@@ -116,6 +122,15 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(requests::list))
         .routes(routes!(usage::usage))
         .routes(routes!(usage::of_key))
+        .routes(routes!(forward::gate))
+        // Proxies pass on the method, and one of them the path, that they were asked with.
+        .route("/v1/gate", any(forward::gate))
+        .route("/v1/gate/{*path}", any(forward::below))
+}
+
+/// No gate stands before these: what they take is proof enough.
+fn open_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(report::report))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {
@@ -169,6 +184,7 @@ mod tests {
         let (_, mut document) = own_routes().split_for_parts();
         document.merge(seed_routes().split_for_parts().1);
         document.merge(health_routes().split_for_parts().1);
+        document.merge(open_routes().split_for_parts().1);
         let document = serde_json::to_value(&document).unwrap();
         let has = |method: &str, path: &str| document["paths"][path].get(method).is_some();
         for (method, path) in [
@@ -177,6 +193,8 @@ mod tests {
             ("delete", "/v1/tasks/{id}"),
             ("get", "/v1/tasks/{id}/events"),
             ("post", "/v1/keys/{id}/disable"),
+            ("post", "/v1/keys/report"),
+            ("get", "/v1/gate"),
             ("post", "/api/verify-bulk"),
             ("get", "/api/get-results/{task_id}"),
             ("get", "/readyz"),

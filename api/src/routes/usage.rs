@@ -259,7 +259,7 @@ pub async fn of_key(
     for used in read(&api, &caller, filter).await? {
         periods.entry(used.at).or_default().0.insert(used.outcome.as_str(), used.requests);
     }
-    for (at, credits) in store.credits_by_key(caller.account, id, filter).await? {
+    for (at, credits) in store.credits_in(caller.account, id, filter).await? {
         periods.entry(at).or_default().1 += credits;
     }
     let view = |(at, (requests, credits))| KeyUsageView { at: stamp(at), requests, credits };

@@ -1,6 +1,8 @@
 //! `listmill admin …`: operator levers, straight on the database; on SQLite also beside a running
 //! `up`. What they change holds for every request and task from the moment they return.
 
+mod keys;
+
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::{Key, Suspension};
+use listmill_shared::domain::key_scan::mask;
 use listmill_shared::domain::ledger::{Books, Kind};
 use listmill_shared::store::keys::Filter;
 use serde_json::{Value, json};
@@ -115,8 +118,7 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
             ensure!(!label.trim().is_empty(), "the label is empty");
             let owner = account(app, &owner).await?;
             let expires_at = expires_in.map(|time| app.now() + time.as_millis() as i64);
-            let (id, secret) =
-                make_key(app, owner, &label, expires_at, None, &by).await?;
+            let (id, secret) = make_key(app, owner, &label, expires_at, None, &by).await?;
             out.object(&json!({ "key_id": id, "key": secret }))?;
             out.say(format!("{secret}\n"));
             out.say(format!("key {id} ({label}); its secret is shown this once: keep it"));
@@ -132,16 +134,25 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
             };
             list_keys(app, out, owner).await
         }
+        KeyCommand::Find { what } => keys::find(app, out, &what).await,
+        KeyCommand::Hygiene { account: owner } => {
+            let owner = match owner {
+                Some(owner) => Some(account(app, &owner).await?),
+                None => None,
+            };
+            keys::hygiene(app, out, owner).await
+        }
         KeyCommand::Suspend { key_id, reason } => {
             ensure!(!reason.trim().is_empty(), "the reason is empty; the key's user is told it");
-            let id = key_id_of(&key_id)?;
+            let id = key_id_of(app, &key_id)?;
             let suspension = Suspension { reason, until: None, note: None };
-            let ended = app.end_key(id, None, &End::Suspend(suspension), false, By::nobody(&by)).await;
+            let ended =
+                app.end_key(id, None, &End::Suspend(suspension), false, By::nobody(&by)).await;
             let key = ended.with_context(|| no_key(id))?.key;
             show_changed(app, out, &key)
         }
         KeyCommand::Unsuspend { key_id, reason } => {
-            let id = key_id_of(&key_id)?;
+            let id = key_id_of(app, &key_id)?;
             let key = app.unsuspend_key(id, By::nobody(&by)).await.with_context(|| no_key(id))?;
             tracing::info!(key = %id, reason = reason.unwrap_or_default(), "suspension lifted");
             show_changed(app, out, &key)
@@ -149,8 +160,10 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
     }
 }
 
-fn key_id_of(text: &str) -> Result<KeyId> {
+fn key_id_of(app: &App, text: &str) -> Result<KeyId> {
     text.parse().with_context(|| {
+        // Somebody may have given the key itself.
+        let text = mask(&app.settings.key_prefix, text);
         format!("{text:?}: wanted is a key's id (key_…), as `listmill admin key list` shows it")
     })
 }

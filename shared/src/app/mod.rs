@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod health;
 pub mod keyring;
 pub mod keys;
+pub mod leaks;
 pub mod provider;
 pub mod request_log;
 pub mod submit;

@@ -9,6 +9,7 @@ pub mod done;
 pub mod factor;
 pub mod id;
 pub mod key;
+pub mod key_scan;
 pub mod ledger;
 pub mod payload;
 pub mod request;

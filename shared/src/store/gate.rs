@@ -38,7 +38,6 @@ struct HashedRow {
     key: KeyRow,
 }
 
-
 const COMMON: &str = "SELECT v.value AS ip_blocks, f.thousandths, f.ends_at
     FROM versions v CROSS JOIN limit_factor f WHERE v.name = 'ip_blocks' AND f.id = 1";
 

@@ -20,6 +20,7 @@ use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::{
     CreditLimit, Environment, Interval, Key, KeyHash, Refill, Scopes, Suspension,
 };
+use crate::domain::request::By;
 use crate::domain::task::TaskStatus;
 
 /// What `budget`'s row holds, read from there.
@@ -603,15 +604,13 @@ pub async fn count_charged(
     credits: i64,
     now: Millis,
 ) -> Result<()> {
-    const DAY_MS: i64 = 86_400_000;
     const SQL: &str =
-        "INSERT INTO usage_credits (key_id, day, account_id, credits) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (key_id, day) DO UPDATE SET credits = usage_credits.credits + excluded.credits";
+        "INSERT INTO usage_credits (key_id, hour, account_id, credits) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (key_id, hour) DO UPDATE SET credits = usage_credits.credits + excluded.credits";
     if credits == 0 {
         return Ok(());
     }
-    let day = now.div_euclid(DAY_MS) * DAY_MS;
-    on!(tx, c => sqlx::query(SQL).bind(key).bind(day).bind(account).bind(credits)
+    on!(tx, c => sqlx::query(SQL).bind(key).bind(By::Hour.start_of(now)).bind(account).bind(credits)
         .execute(c).await.map(|_| ()))
 }
 

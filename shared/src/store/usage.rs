@@ -240,15 +240,23 @@ impl Store {
             .collect()
     }
 
-    /// Credits that a key's requests and tasks were charged, by period; periods without any are left out.
-    /// Nothing counts credits by key yet, so there are none.
-    pub async fn credits_by_key(
+    /// Credits that were charged through a key, by period; periods without any are left out. Those of a task
+    /// count when it has ended.
+    pub async fn credits_in(
         &self,
-        _account: AccountId,
-        _key: KeyId,
-        _filter: UsageFilter,
+        account: AccountId,
+        key: KeyId,
+        filter: UsageFilter,
     ) -> Result<HashMap<Millis, i64>> {
-        Ok(HashMap::new())
+        const SQL: &str = "SELECT hour, credits FROM usage_credits
+            WHERE key_id = $1 AND account_id = $2 AND hour >= $3 AND hour < $4";
+        let rows: Vec<(i64, i64)> = read!(self, c => sqlx::query_as(SQL)
+            .bind(key).bind(account).bind(filter.from).bind(filter.to).fetch_all(c).await)?;
+        let mut sums = HashMap::new();
+        for (hour, credits) in rows {
+            *sums.entry(filter.by.start_of(hour)).or_default() += credits;
+        }
+        Ok(sums)
     }
 
     /// The last accepted call with each of these keys; keys without one are left out. As of a moment ago:

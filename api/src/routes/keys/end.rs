@@ -8,7 +8,8 @@ use listmill_shared::store::keys::Filter;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::view::{ReceiptView, Used};
+use super::used;
+use super::view::ReceiptView;
 use crate::Api;
 use crate::extract::{Id, Params};
 use crate::gate::Caller;
@@ -44,13 +45,18 @@ impl EndParams {
 
 async fn receipts(api: &Api, receipts: &[Receipt]) -> Result<Vec<ReceiptView>, Problem> {
     let ids: Vec<KeyId> = receipts.iter().map(|receipt| receipt.key.id).collect();
-    let credits = api.app.store.credits_by_key(&ids).await?;
-    let now = api.app.now();
-    let view = |receipt: &Receipt| {
-        let used = Used { credits: credits.get(&receipt.key.id).copied().unwrap_or(0) };
-        ReceiptView::new(receipt, &used, now)
-    };
-    Ok(receipts.iter().map(view).collect())
+    let (used, now) = (used(api, &ids).await?, api.app.now());
+    let mut views = Vec::with_capacity(receipts.len());
+    for receipt in receipts {
+        let key = &receipt.key;
+        let refused = match receipt.effective_at {
+            Some(since) => api.app.store.refused_since(key.account, key.id, since).await?,
+            None => 0,
+        };
+        let used = used.get(&key.id).cloned().unwrap_or_default();
+        views.push(ReceiptView::new(receipt, &used, refused, now));
+    }
+    Ok(views)
 }
 
 async fn receipt(api: &Api, one: Receipt) -> Result<ReceiptView, Problem> {

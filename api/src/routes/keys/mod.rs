@@ -6,6 +6,8 @@ pub mod end;
 pub mod rotate;
 mod view;
 
+use std::collections::HashMap;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use listmill_shared::domain::id::KeyId;
@@ -39,15 +41,22 @@ pub struct NewKeyView {
     view: KeyView,
 }
 
+/// What these keys were used for.
+async fn used(api: &Api, ids: &[KeyId]) -> Result<HashMap<KeyId, Used>, Problem> {
+    let credits = api.app.store.credits_by_key(ids).await?;
+    let mut last = api.app.store.last_used(ids).await?;
+    let used = |id: &KeyId| {
+        let credits = credits.get(id).copied().unwrap_or(0);
+        (*id, Used { credits, last: last.remove(id) })
+    };
+    Ok(ids.iter().map(used).collect())
+}
+
 /// Keys as they are shown, with what they were used for.
 async fn views(api: &Api, keys: &[Key]) -> Result<Vec<KeyView>, Problem> {
     let ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
-    let credits = api.app.store.credits_by_key(&ids).await?;
-    let now = api.app.now();
-    let view = |key: &Key| {
-        let used = Used { credits: credits.get(&key.id).copied().unwrap_or(0) };
-        KeyView::new(key, &used, now)
-    };
+    let (mut used, now) = (used(api, &ids).await?, api.app.now());
+    let view = |key: &Key| KeyView::new(key, &used.remove(&key.id).unwrap_or_default(), now);
     Ok(keys.iter().map(view).collect())
 }
 

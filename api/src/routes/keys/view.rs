@@ -1,9 +1,10 @@
 //! A key as it is shown, never with its secret, and the receipt of its end.
 
 use listmill_shared::app::keys::Receipt;
-use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::audit::Actor;
+use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::key::{CreditLimit, Interval, Key, Limit};
+use listmill_shared::domain::request::LastUse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +17,8 @@ use crate::view::stamp;
 pub struct Used {
     /// Credits charged through it, ever.
     pub credits: i64,
+    /// Its last accepted request.
+    pub last: Option<LastUse>,
 }
 
 /// A key, without its secret.
@@ -68,6 +71,8 @@ pub struct KeyView {
     pub credit_limit: Option<CreditView>,
     /// Credits charged through it, ever.
     pub credits_used: i64,
+    /// Its last accepted request, as of a moment ago.
+    pub last_used: Option<LastUsedView>,
     /// The owner's id for whom it was given to.
     pub external_id: Option<String>,
     /// JSON that is the owner's own.
@@ -76,6 +81,27 @@ pub struct KeyView {
     /// The key that a rotation put in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<String>,
+}
+
+/// An accepted request.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LastUsed)]
+pub struct LastUsedView {
+    /// When.
+    #[schema(format = DateTime)]
+    at: String,
+    /// From where, if that is known.
+    #[schema(example = "203.0.113.9")]
+    ip: Option<String>,
+    /// The path that matched.
+    #[schema(example = "/v1/tasks/{id}")]
+    route: String,
+}
+
+impl From<&LastUse> for LastUsedView {
+    fn from(last: &LastUse) -> Self {
+        Self { at: stamp(last.at), ip: last.ip.clone(), route: last.route.clone() }
+    }
 }
 
 /// Who made a key: one of these.
@@ -157,6 +183,7 @@ impl KeyView {
             limits: key.limits.iter().map(limit).collect(),
             credit_limit: key.credit_limit.map(|limit| CreditView::new(limit, now)),
             credits_used: used.credits,
+            last_used: used.last.as_ref().map(LastUsedView::from),
             external_id: key.external_id.clone(),
             meta: key.meta.as_deref().and_then(|text| serde_json::from_str(text).ok()),
             replaced_by: key.replaced_by.map(|id| id.to_string()),
@@ -177,12 +204,16 @@ pub struct ReceiptView {
     /// Since when it opens nothing; null while it does.
     #[schema(format = DateTime)]
     effective_at: Option<String>,
+    /// The last request that the gate accepted with it, as of a moment ago.
+    last_accepted: Option<LastUsedView>,
     /// Tasks that it submitted and that go on.
     tasks: Vec<LiveTask>,
     /// Tasks that were cancelled along with it.
     cancelled_tasks: Vec<String>,
     /// Keys that it had made and that are not deleted: end these, too?
     made_keys: Vec<MadeKey>,
+    /// Requests with it that were refused since then; 0 while it opens the door.
+    refused_since: i64,
 }
 
 /// A task that goes on.
@@ -209,7 +240,7 @@ pub struct MadeKey {
 
 impl ReceiptView {
     /// A receipt as it is shown at `now`.
-    pub fn new(receipt: &Receipt, used: &Used, now: Millis) -> Self {
+    pub fn new(receipt: &Receipt, used: &Used, refused_since: i64, now: Millis) -> Self {
         let task = |(id, status): &(_, listmill_shared::domain::task::TaskStatus)| LiveTask {
             id: ToString::to_string(id as &listmill_shared::domain::id::TaskId),
             status: status.as_str(),
@@ -226,6 +257,8 @@ impl ReceiptView {
             tasks: receipt.tasks.iter().map(task).collect(),
             cancelled_tasks: receipt.cancelled.iter().map(ToString::to_string).collect(),
             made_keys: receipt.made.iter().map(made).collect(),
+            last_accepted: used.last.as_ref().map(LastUsedView::from),
+            refused_since,
         }
     }
 }

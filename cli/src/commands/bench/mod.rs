@@ -187,7 +187,7 @@ impl Target {
 }
 
 /// Where a server with this `bind` is reached.
-fn bound(bind: &str) -> String {
+pub fn bound(bind: &str) -> String {
     bind.parse::<SocketAddr>().map_or_else(|_| format!("http://{bind}"), url_of)
 }
 
@@ -292,7 +292,8 @@ impl Bench<'_> {
         }
         let by = Origin::operator();
         for account in &self.accounts {
-            let deleting = self.app.end_key(account.key, None, &End::Delete, false, By::nobody(&by));
+            let deleting =
+                self.app.end_key(account.key, None, &End::Delete, false, By::nobody(&by));
             if let Err(error) = deleting.await {
                 tracing::warn!(%error, key = %account.key, "a key was not deleted");
             }
