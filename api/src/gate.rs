@@ -199,14 +199,22 @@ async fn judge(
     if !api.app.settings.rate_limits {
         return Ok(None);
     }
+    let refused = |response| {
+        count(Outcome::RateLimit.as_str());
+        Turned::Refused(Outcome::RateLimit, response)
+    };
+    if let Some(window) = limits::window(key, left) {
+        let owner = key.budget.0.as_u128();
+        let standings = api.windows.take(owner, std::slice::from_ref(&window), now).await;
+        if let Some(response) = standings.first().and_then(|s| limits::full(&window, s, now)) {
+            return Err(refused(response));
+        }
+    }
     let budget = limits::budget(route, key, api.app.settings.rate_limit_per_minute, left);
     let judged = api.limiter.judge(budget.bucket, budget.allowance, now).await;
     match limits::render(&budget, judged, now) {
         Ok(headers) => Ok(Some(headers)),
-        Err(response) => {
-            count("rate_limit");
-            Err(Turned::Refused(Outcome::RateLimit, response))
-        }
+        Err(response) => Err(refused(response)),
     }
 }
 

@@ -35,6 +35,7 @@ use listmill_shared::app::provider::Provider;
 use listmill_shared::app::request_log::RequestLog;
 use listmill_shared::queue::Queue;
 use listmill_shared::throttle::requests::Limiter;
+use listmill_shared::throttle::windows::Windows;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     pub app: App,
     pub provider: Arc<dyn Provider>,
     pub limiter: Limiter,
+    pub windows: Windows,
     pub proxies: Vec<IpNet>,
     pub blocks: blocks::Blocks,
     pub reports: routes::report::Reports,
@@ -106,6 +108,7 @@ impl Api {
         };
         routes::report::check(app.settings.github_keys_file.as_deref())?;
         Ok(Self(Arc::new(Shared {
+            windows: Windows::new(redis.clone()),
             limiter: Limiter::new(redis),
             proxies: client_ip::parse_proxies(&app.settings.trusted_proxies)
                 .map_err(ServeError::TrustedProxies)?,

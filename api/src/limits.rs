@@ -7,6 +7,7 @@ use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::factor::Factor;
 use listmill_shared::domain::key::Key;
 use listmill_shared::throttle::requests::{Allowance, Bucket, Judged};
+use listmill_shared::throttle::windows::{Standing, Window};
 use serde_json::json;
 
 use crate::refusals::plain;
@@ -68,6 +69,44 @@ impl LimitHeaders {
             headers.insert(DAILY, left.into());
         }
     }
+}
+
+/// The name of the limit that counts every request.
+const REQUESTS: &str = "requests";
+
+/// The sliding window that counts every request with a key, if the key has one.
+pub fn window(key: &Key, left: Factor) -> Option<Window<'_>> {
+    let limit = key.limits.iter().find(|limit| limit.name == REQUESTS)?;
+    let window_ms = limit.window_seconds.saturating_mul(1_000);
+    Some(Window { name: REQUESTS, limit: left.of(limit.limit), window_ms, cost: 1 })
+}
+
+/// The refusal where a window holds no further request.
+pub fn full(window: &Window<'_>, standing: &Standing, now: Millis) -> Option<Response> {
+    if !standing.exceeded {
+        return None;
+    }
+    let wait = seconds(standing.retry_ms).max(1);
+    let body = json!({
+        "error": "Rate limit exceeded",
+        "limit": window.limit,
+        "window": in_words(window.window_ms / 1_000),
+        "current": i64::from(window.limit) + 1,
+        "retry_after_seconds": wait,
+    });
+    let (limit, reset) = (window.limit, seconds(now + standing.reset_ms));
+    let headers = LimitHeaders { limit, remaining: 0, reset, daily_remaining: None };
+    Some(refusal(&body, wait, headers))
+}
+
+fn in_words(seconds: u32) -> String {
+    let (count, unit) = match seconds {
+        s if s > 0 && s % 86_400 == 0 => (s / 86_400, "day"),
+        s if s > 0 && s % 3_600 == 0 => (s / 3_600, "hour"),
+        s if s > 0 && s % 60 == 0 => (s / 60, "minute"),
+        s => (s, "second"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The headers of a request that passes, or the refusal.
@@ -133,6 +172,13 @@ mod tests {
         let (id, account) = (KeyId::new(&ids, 1), AccountId::new(&ids, 1));
         let key = Key::new(id, account, String::from("VECabcde"), String::from("x"), 1);
         Key { rate_limit, ..key }
+    }
+
+    #[test]
+    fn a_window_is_told_in_words() {
+        for (seconds, words) in [(10, "10 seconds"), (60, "1 minute"), (7_200, "2 hours"), (86_400, "1 day")] {
+            assert_eq!(in_words(seconds), words);
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub fn need(method: &Method, route: &str) -> Need {
         route if route.starts_with("/v1/tasks") || route == "/v1/events" => (TasksRead, false),
         route if route.starts_with("/v1/keys") => (if read { KeysRead } else { KeysWrite }, false),
         // Answers who the key is; a scope can be asked for there.
-        "/v1/gate" => return Need { scope: None, spends: false },
+        route if route.starts_with("/v1/gate") => return Need { scope: None, spends: false },
         "/v1/account/credits"
         | "/v1/account/limits"
         | "/v1/ledger"

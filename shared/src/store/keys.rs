@@ -614,12 +614,61 @@ pub async fn count_charged(
         .execute(c).await.map(|_| ()))
 }
 
-fn maker(maker: &Maker) -> (Option<KeyId>, Option<&str>) {
+fn maker(maker: &Actor) -> (Option<KeyId>, Option<&str>) {
     match maker {
         Actor::Key(key) => (Some(*key), None),
-        Maker::Person(email) => (None, Some(email)),
-        Maker::Operator => (None, None),
+        Actor::Person(email) => (None, Some(email)),
+        Actor::Operator | Actor::System => (None, None),
     }
+}
+
+/// A key as the audit log shows it: what is shown outside, and no hash.
+fn shown(key: &Key, now: Millis) -> serde_json::Value {
+    let credit = key.credit_limit.map(|limit| {
+        let refill = limit.refill.map(|refill| {
+            json!({
+                "interval": refill.interval.as_str(), "amount": refill.amount, "day": refill.day,
+            })
+        });
+        json!({ "limit": limit.limit, "refill": refill })
+    });
+    json!({
+        "start": key.start,
+        "label": key.label,
+        "note": key.note,
+        "environment": key.environment.as_str(),
+        "stage": key.stage,
+        "scopes": key.scopes.names(),
+        "status": key.status(now),
+        "disabled": key.disabled,
+        "suspended_reason": key.suspended.as_ref().map(|one| &one.reason),
+        "suspended_until": key.suspended.as_ref().and_then(|one| one.until).map(rfc3339),
+        "expires_at": key.expires_at.map(rfc3339),
+        "not_before": key.not_before.map(rfc3339),
+        "allow": networks(&key.allow),
+        "rate_limit": key.rate_limit,
+        "limits": key.limits,
+        "credit_limit": credit,
+        "external_id": key.external_id,
+        "meta": key.meta,
+        "replaced_by": key.replaced_by,
+    })
+}
+
+/// Writes a change down, the last thing of its transaction: the head of the account's chain is held from then
+/// on. What was so already is no change.
+async fn note(tx: &mut Tx, mark: &Mark<'_>, was: &Key, key: &Key, now: Millis) -> Result<()> {
+    let (before, after) = (shown(was, now), shown(key, now));
+    if before == after {
+        return Ok(());
+    }
+    let change = Change::new(mark.by, Some(key.account), mark.action, key.id);
+    write_down(tx, &change.before(before).after(after), now).await
+}
+
+async fn note_made(tx: &mut Tx, by: &Origin, key: &Key) -> Result<()> {
+    let change = Change::new(by, Some(key.account), "key.create", key.id);
+    write_down(tx, &change.after(shown(key, key.created_at)), key.created_at).await
 }
 
 fn networks(allow: &[IpNet]) -> String {

@@ -9,7 +9,7 @@ on_both_engines!(a_lever_holds_until_it_ends);
 
 async fn a_lever_holds_until_it_ends(world: World) {
     let store = &world.app.store;
-    let gate = async || world.app.find_key([0; 32]).await.expect("a look-up").limits;
+    let gate = async || world.app.find_key(None).await.expect("a look-up").limits;
     let never = store.limit_lever().await.expect("the row is there");
     assert_eq!((never.set_at, never.note), (0, None));
     assert_eq!(store.limit_factor(START).await.expect("factor"), Factor::ONE);

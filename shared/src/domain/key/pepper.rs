@@ -115,9 +115,9 @@ impl From<Pepper> for Peppers {
 impl Peppers {
     /// Reads a list of them.
     pub fn parse(text: &str) -> Result<Self, BadPepper> {
-        let parts = text.split([',', '\n']).map(str::trim);
-        let mut all =
-            parts.filter(|part| !part.is_empty() && !part.starts_with('#')).map(Pepper::parse);
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let parts = lines.flat_map(|line| line.split(',')).map(str::trim);
+        let mut all = parts.filter(|part| !part.is_empty()).map(Pepper::parse);
         let first = all.next().ok_or(BadPepper)??;
         let others: Vec<Pepper> = all.collect::<Result<_, _>>()?;
         let same = |one: &Pepper| one.id == first.id;
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_list_is_read_and_written() {
         let (old, new) = (Pepper::new("a", [1; 32]), Pepper::new("b2", [0xab; 32]));
-        let text = format!("# newest first\n{}\n{},\n", new.reveal(), old.reveal());
+        let text = format!("# newest first, as said\n{}\n{},\n", new.reveal(), old.reveal());
         let all = Peppers::parse(&text).unwrap();
         assert_eq!((all.newest().id(), all.all().count()), ("b2", 2));
         assert_eq!(all.get("a").unwrap().proof(), old.proof());
