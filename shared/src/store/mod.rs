@@ -4,7 +4,7 @@
 //!   expression into both arms, so that a `const SQL: &str` with `$1` placeholders serves both.
 //! * Every wait has a limit: for a connection, a statement, a lock, and for a transaction whose process is
 //!   frozen. What a failure means for who writes is said in one place ([`StoreError::class`]).
-//! * Lock order, everywhere: task → batch → account.
+//! * Lock order, everywhere: task → batch → account → head of the audit log.
 //! * Every statement that changes state checks the rows it touched.
 //! * A body per engine only where it must be, each saying why: inserting many rows and naming many
 //!   (arrays, JSON), locking a task row (SQLite has one writer), opening a pool or a transaction, and lists
