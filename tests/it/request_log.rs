@@ -210,6 +210,8 @@ async fn nonsense_is_refused(size: Size) {
     app.finish().await;
 }
 
+/// Whoever waited for the log would wait much longer: for the lock, or for the limit of a statement.
+const PROMPT: Duration = Duration::from_secs(5);
 const COUNTED: &str = "SELECT CAST(COALESCE(SUM(requests), 0) AS BIGINT) FROM usage_hours";
 
 /// Requests without a key, many at once; gives the slowest answer.
@@ -235,7 +237,7 @@ async fn a_log_that_is_locked_makes_nobody_wait() {
     holder.execute("BEGIN; LOCK TABLE request_log IN EXCLUSIVE MODE").await.expect("a lock");
     let slowest = ask_many(&client, MANY).await;
     println!("slowest: {slowest:?}");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < PROMPT, "{slowest:?}");
     let lost = app.apis[0].metric("listmill_request_log_lost_total").await.expect("a counter");
     assert!(lost >= 1.0, "the buffer was too small for all");
     assert!(app.apis[0].process.output().contains("requests are not logged for now"));
@@ -284,7 +286,7 @@ async fn a_backend_that_is_stopped_makes_nobody_wait() {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(15) {
         let slowest = ask_many(&client, 500).await;
-        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        assert!(slowest < PROMPT, "{slowest:?}");
     }
     backend.go_on();
     client.get("/v1/tasks").await.expect(401);

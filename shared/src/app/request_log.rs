@@ -13,7 +13,7 @@
 mod batch;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct RequestLog(Option<Arc<Shared>>);
 
 struct Shared {
     buffer: Mutex<VecDeque<Decision>>,
+    /// Decisions that were taken and are not written yet; raised while the buffer is locked.
+    in_hand: AtomicUsize,
     /// Rung when there is a batch, and when the log is closed.
     bell: Notify,
     closed: AtomicBool,
@@ -112,6 +114,7 @@ impl RequestLog {
         }
         let shared = Arc::new(Shared {
             buffer: Mutex::new(VecDeque::with_capacity(MOST)),
+            in_hand: AtomicUsize::new(0),
             bell: Notify::new(),
             closed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -122,7 +125,6 @@ impl RequestLog {
             store: app.store.clone(),
             shared: shared.clone(),
             batcher: Batcher::new(app.ids.clone(), accepted),
-            in_hand: 0,
             told: None,
             told_lost: 0,
             left_out: metrics::counter!("listmill_request_log_left_out_total"),
@@ -158,6 +160,14 @@ impl RequestLog {
         self.0.as_ref().map_or(0, |shared| shared.lost.load(Ordering::Relaxed))
     }
 
+    /// Is everything that this process noted written, or lost?
+    pub fn is_written(&self) -> bool {
+        self.0.as_ref().is_none_or(|shared| {
+            let buffer = shared.buffer();
+            buffer.is_empty() && shared.in_hand.load(Ordering::Relaxed) == 0
+        })
+    }
+
     /// Nothing more will be noted: the writer writes what there is, within [`FLUSH`], and ends.
     pub fn close(&self) {
         if let Some(shared) = &self.0 {
@@ -172,8 +182,6 @@ pub struct Writer {
     store: Store,
     shared: Arc<Shared>,
     batcher: Batcher,
-    /// Decisions that were taken and are not written yet.
-    in_hand: usize,
     /// When trouble was last said.
     told: Option<Instant>,
     told_lost: u64,
@@ -194,7 +202,8 @@ impl Writer {
         tokio::select! {
             () = self.write_on() => {}
             () = given_up => {
-                let left = self.in_hand + std::mem::take(&mut *shared.buffer()).len();
+                let waiting = std::mem::take(&mut *shared.buffer()).len();
+                let left = shared.in_hand.swap(0, Ordering::Relaxed) + waiting;
                 shared.lose(Lost::Stopped, left);
                 tracing::warn!(left, "the request log could not be written to its end");
             }
@@ -214,9 +223,8 @@ impl Writer {
                 if some.is_empty() {
                     break;
                 }
-                self.in_hand = some.len();
                 self.write(some).await;
-                self.in_hand = 0;
+                self.shared.in_hand.store(0, Ordering::Relaxed);
                 if left < MOST && !closed {
                     break;
                 }
@@ -233,6 +241,7 @@ impl Writer {
         let mut buffer = self.shared.buffer();
         let count = buffer.len().min(MOST);
         let some = buffer.drain(..count).collect();
+        self.shared.in_hand.store(count, Ordering::Relaxed);
         self.waiting.set(buffer.len() as f64);
         (some, buffer.len())
     }
@@ -261,8 +270,9 @@ impl Writer {
                 error
             };
             if error.class() == Class::Poison {
-                tracing::error!(%error, lost = self.in_hand, "requests cannot be logged");
-                self.shared.lose(Lost::Refused, self.in_hand);
+                let lost = self.shared.in_hand.load(Ordering::Relaxed);
+                tracing::error!(%error, lost, "requests cannot be logged");
+                self.shared.lose(Lost::Refused, lost);
                 return;
             }
             self.tell(Some(&error));
@@ -364,9 +374,15 @@ mod tests {
             log.note(decision(number));
         }
         assert_eq!(log.lost(), 5);
-        // What found room is written at the end, all of it.
+        // What found room is written, all of it.
+        let writing = tokio::spawn(writer.unwrap().run());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !log.is_written() {
+            assert!(Instant::now() < deadline, "it takes too long");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         log.close();
-        writer.unwrap().run().await;
+        writing.await.unwrap();
         assert_eq!(log.lost(), 5);
         let hour = crate::domain::request::By::Hour.start_of(decision(0).at);
         let filter = crate::store::usage::UsageFilter {

@@ -2,13 +2,14 @@
 //! nothing is written twice, what is old or too much goes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use listmill_shared::app::request_log::RequestLog;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::domain::request::{By, DAY_MS, Decision, HOUR_MS, LastUse, Outcome};
 use listmill_shared::store::request_log::{Batch, id_at};
 use listmill_shared::store::usage::{Logged, RequestFilter, Split, UsageFilter, Used};
-use listmill_tests::sql;
+use listmill_tests::{eventually, sql};
 
 use super::on_both_engines;
 use super::world::{START, World};
@@ -43,8 +44,11 @@ async fn log(world: &World, decisions: impl IntoIterator<Item = Decision>) {
     for decision in decisions {
         log.note(decision);
     }
+    let writing = tokio::spawn(writer.expect("the log is on").run());
+    let limit = Duration::from_secs(60);
+    eventually("all is written", limit, || async { log.is_written().then_some(()) }).await;
     log.close();
-    writer.expect("the log is on").run().await;
+    writing.await.expect("the writer ends");
     assert_eq!(log.lost(), 0);
 }
 
