@@ -176,7 +176,9 @@ mod tests {
 
     #[test]
     fn a_window_is_told_in_words() {
-        for (seconds, words) in [(10, "10 seconds"), (60, "1 minute"), (7_200, "2 hours"), (86_400, "1 day")] {
+        for (seconds, words) in
+            [(10, "10 seconds"), (60, "1 minute"), (7_200, "2 hours"), (86_400, "1 day")]
+        {
             assert_eq!(in_words(seconds), words);
         }
     }
