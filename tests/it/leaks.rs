@@ -248,7 +248,8 @@ async fn operators_find_keys(size: Size) {
     assert!(!refused.text().contains(&key.secret[8..]), "a key is shown");
     let found = piped(&app, &["admin", "key", "find", "-", "--json"], &key.secret).await;
     assert_eq!(found["keys"][0]["key_id"], key.id.as_str(), "{found}");
-    let told = app.cli(&["admin", "key", "hygiene", "--json"]).await.expect_success().json();
+    let args = ["admin", "key", "hygiene", "--account", &owner.account, "--json"];
+    let told = app.cli(&args).await.expect_success().json();
     assert_eq!(told["active"], 1, "{told}");
     assert_eq!(told["keys"][0]["findings"], json!(["no_expiry"]), "{told}");
     app.finish().await;

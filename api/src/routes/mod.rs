@@ -125,6 +125,7 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(forward::gate))
         // Proxies pass on the method, and one of them the path, that they were asked with.
         .route("/v1/gate", any(forward::gate))
+        .route("/v1/gate/", any(forward::below))
         .route("/v1/gate/{*path}", any(forward::below))
 }
 
