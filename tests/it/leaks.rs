@@ -251,7 +251,8 @@ async fn operators_find_keys(size: Size) {
     let args = ["admin", "key", "hygiene", "--account", &owner.account, "--json"];
     let told = app.cli(&args).await.expect_success().json();
     assert_eq!(told["active"], 1, "{told}");
-    assert_eq!(told["keys"][0]["findings"], json!(["no_expiry"]), "{told}");
+    let all = json!(["no_expiry", "all_scopes", "no_allow_list"]);
+    assert_eq!(told["keys"][0]["findings"], all, "{told}");
     app.finish().await;
 }
 

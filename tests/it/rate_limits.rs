@@ -10,7 +10,34 @@ for_each_size!(
     own_routes_allow_1200,
     off_lifts_them,
     an_operator_tightens_them_for_a_while,
+    a_key_has_a_window_of_its_own,
 );
+
+/// A sliding window named `requests` counts every request with a key, on all processes together.
+async fn a_key_has_a_window_of_its_own(size: Size) {
+    let app = limited(size).start().await;
+    let owner = app.customer(10).await;
+    let limits = json!([{ "name": "requests", "limit": 8, "window_seconds": 30 }]);
+    let body = json!({ "label": "narrow", "limits": limits });
+    let made = owner.client.post("/v1/keys", &body).await.expect(201).json();
+    let secret = made["key"].as_str().expect("key");
+    app.keep_secret(secret);
+    let client = app.client(secret);
+    for _ in 0..8 {
+        client.get("/v1/tasks").await.expect(200);
+    }
+    for _ in 0..4 {
+        let refused = client.get("/v1/tasks").await.expect(429);
+        let body = refused.json();
+        assert_eq!(body["error"], "Rate limit exceeded", "{refused}");
+        assert_eq!((&body["limit"], &body["window"]), (&json!(8), &json!("30 seconds")));
+        let wait = body["retry_after_seconds"].as_u64().expect("a wait");
+        assert!((1..=30).contains(&wait), "{refused}");
+        assert_eq!(number(&refused, "retry-after"), wait);
+    }
+    owner.client.get("/v1/tasks").await.expect(200);
+    app.finish().await;
+}
 
 fn limited(size: Size) -> Setup {
     Setup::new(size).env("LISTMILL_RATE_LIMITS", "on")

@@ -48,6 +48,7 @@ fn call() -> impl Strategy<Value = Call> {
 fn the_script_says_what_the_rust_says() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let redis = runtime.block_on(Redis::start());
+    let _inside = runtime.enter();
     let there = process(&redis).patient(Duration::from_secs(10)).by_callers_clock();
     let here = Windows::new(None);
     let mut runner = TestRunner::new(Config::with_cases(60));

@@ -3,6 +3,7 @@
 mod credits;
 mod end;
 mod fields;
+mod order;
 mod pepper;
 mod rotation;
 mod scopes;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::key::fields::{CreditDraft, Fields, RefillDraft};
 use listmill_shared::domain::key::{Environment, Interval, Limit, Scopes};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -107,6 +108,17 @@ pub struct RefillRequest {
     /// Day of the month, 1 to 31; the last one where a month is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub day: Option<i64>,
+}
+
+/// An object and nothing else: without this, `[]` would be a request that says nothing.
+#[derive(Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let map = serde_json::Map::deserialize(d)?;
+        T::deserialize(serde_json::Value::Object(map)).map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// `null` is something that is said.

@@ -16,7 +16,7 @@ use listmill_shared::store::keys::Filter;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use self::draft::KeyRequest;
+use self::draft::{KeyRequest, Object};
 use self::view::{KeyView, Used};
 use crate::Api;
 use crate::cursor::{cursor, cut, limit};
@@ -100,7 +100,7 @@ pub async fn create(
     caller: Caller,
     once: Once,
 ) -> Result<Response, Problem> {
-    let request: KeyRequest = once.json()?;
+    let Object(request): Object<KeyRequest> = once.json()?;
     let (inner, by) = (api.clone(), caller.clone());
     let mut done: Done = once
         .scoped(&caller)
@@ -194,7 +194,7 @@ pub async fn update(
     State(api): State<Api>,
     caller: Caller,
     Id(id): Id<KeyId>,
-    Json(request): Json<KeyRequest>,
+    Json(Object(request)): Json<Object<KeyRequest>>,
 ) -> Result<axum::Json<KeyView>, Problem> {
     let fields = request.fields()?;
     let key = api.app.update_key(id, Some(caller.account), fields, caller.by()).await?;

@@ -6,6 +6,7 @@ use listmill_shared::domain::id::KeyId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::draft::Object;
 use super::reveal;
 use crate::Api;
 use crate::extract::Id;
@@ -69,8 +70,8 @@ pub async fn rotate(
     Id(id): Id<KeyId>,
     once: Once,
 ) -> Result<Response, Problem> {
-    let request: RotateRequest =
-        if once.is_empty() { RotateRequest::default() } else { once.json()? };
+    let Object(request): Object<RotateRequest> =
+        if once.is_empty() { Object::default() } else { once.json()? };
     if !(0..=LONGEST).contains(&request.grace_seconds) {
         return Err(Problem::field("grace_seconds", format!("must be from 0 to {LONGEST}")));
     }

@@ -117,7 +117,11 @@ async fn scan(context: &Context, args: ScanArgs) -> Result<ExitCode> {
         false => args.prefixes,
     };
     let judge = match (args.check, args.report) {
-        (true, _) => Judge::Check(Box::new(open(context).await?)),
+        (true, _) => {
+            let app = open(context).await?;
+            super::open_keyring(&app).await?;
+            Judge::Check(Box::new(app))
+        }
         (_, true) => {
             let url = args.url.unwrap_or_else(|| bound(&settings.bind));
             Judge::Report(Box::new(Reporter::new(&url)?))
