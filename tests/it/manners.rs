@@ -249,3 +249,17 @@ async fn up_prints_a_key_that_works() {
     app.client(&key).get("/v1/account/credits").await.expect(200);
     app.finish().await;
 }
+
+/// The bench makes its accounts and keys, loads, and ends with exact books.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_bench_runs_to_its_end() {
+    let app = Setup::new(Size::Embedded).start().await;
+    for args in [
+        &["bench", "--embedded", "--addresses", "2000", "--tasks", "2", "--json"][..],
+        &["bench", "gate", "--embedded", "--seconds", "1", "--connections", "4", "--json"][..],
+    ] {
+        let told = app.cli(args).await.expect_success().json();
+        assert!(told.as_object().is_some_and(|object| !object.is_empty()), "{told}");
+    }
+    app.finish().await;
+}

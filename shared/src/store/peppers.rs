@@ -15,13 +15,13 @@ impl Store {
     /// Remembers a pepper; those who do that at the same time take turns, and the first of all stays alone
     /// until somebody knows it.
     pub async fn add_pepper(&self, id: &str, proof: &KeyHash, now: Millis) -> Result<()> {
-        const TURN: &str = "LOCK TABLE peppers IN EXCLUSIVE MODE";
+        const TURN_PG: &str = "LOCK TABLE peppers IN EXCLUSIVE MODE";
         const SQL: &str = "INSERT INTO peppers (id, proof, created_at) VALUES ($1, $2, $3)
             ON CONFLICT (id) DO NOTHING";
         let mut tx = self.begin().await?;
         // SQLite has one writer, and we are it.
         if let Tx::Pg(lent) = &mut tx {
-            within!(lent, c => sqlx::query(TURN).execute(c).await)?;
+            within!(lent, c => sqlx::query(TURN_PG).execute(c).await)?;
         }
         on!(&mut tx, c => sqlx::query(SQL).bind(id).bind(&proof[..]).bind(now)
             .execute(c).await.map(|_| ()))?;

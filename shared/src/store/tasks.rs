@@ -278,7 +278,7 @@ impl Store {
     ) -> Result<Vec<Task>> {
         const SQL: &str = "SELECT id FROM tasks
             WHERE account_id = $1 AND (status = $2 OR $2 IS NULL) AND (id < $3 OR $3 IS NULL)
-              AND ($5 IS NULL OR created_by_key IN (SELECT k.id FROM api_keys k WHERE k.budget = $5))
+              AND (created_by_key IN (SELECT k.id FROM api_keys k WHERE k.budget = $5) OR $5 IS NULL)
               AND status <> 'ingesting' AND deleted_at IS NULL
             ORDER BY id DESC LIMIT $4";
         let ids: Vec<TaskId> = read!(self, c => sqlx::query_scalar(SQL)

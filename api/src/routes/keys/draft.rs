@@ -49,7 +49,7 @@ pub struct KeyRequest {
     allow: Option<Option<Vec<String>>>,
     /// Requests a minute under `/v1`; the server's default unless given.
     #[serde(deserialize_with = "given")]
-    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
     rate_limit: Option<Option<i64>>,
     /// Sliding windows. One named `requests` counts every request; others are named by callers of `verifyKey`.
     #[serde(deserialize_with = "given")]

@@ -42,7 +42,7 @@ use crate::client::Client;
 use crate::output::complain;
 
 /// Requests a minute of a bench key: more than any server answers.
-const UNLIMITED: i64 = 100_000_000;
+const UNLIMITED: i64 = 1_000_000_000;
 /// What `bench gate` polls.
 const GATE_TASK: Part = Part { first: 0, count: 10 };
 /// Tasks erased at once: a crowd is a thousand of them.

@@ -20,7 +20,7 @@ const NETWORKS: usize = 100;
 /// Named limits.
 const LIMITS: usize = 20;
 /// Requests a minute that a key may be given.
-const FASTEST: i64 = 1_000_000;
+const FASTEST: i64 = 1_000_000_000;
 /// Seconds of a window: 31 days.
 const WINDOW: u32 = 31 * 86_400;
 /// Credits of a limit.
