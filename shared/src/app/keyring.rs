@@ -87,25 +87,15 @@ impl App {
                 None => return Err(KeyringError::NotMade),
             },
         };
-        for (id, proof) in &stored {
-            match peppers.get(id) {
-                Some(pepper) if pepper.proof()[..] == proof[..] => {}
-                Some(_) => return Err(KeyringError::DoesNotFit(id.clone())),
-                None => return Err(KeyringError::Missing { id: id.clone(), file }),
-            }
-        }
+        fits(&peppers, &stored, &file)?;
         let newest = peppers.newest();
         if !stored.iter().any(|(id, _)| id == newest.id()) {
             if stored.is_empty() && !make {
                 return Err(KeyringError::NotMade);
             }
-            self.store.add_pepper(newest.id(), &newest.proof(), self.now()).await?;
-            // Of two that make the first at once, one is right.
-            for (id, proof) in self.store.peppers().await? {
-                if peppers.get(&id).is_none_or(|pepper| pepper.proof()[..] != proof[..]) {
-                    return Err(KeyringError::DoesNotFit(id));
-                }
-            }
+            self.store.add_pepper(&peppers, self.now()).await?;
+            // Somebody else may have been faster.
+            fits(&peppers, &self.store.peppers().await?, &file)?;
         }
         let wrapped = match make {
             true => wrap(&self.store, newest).await?,
@@ -134,6 +124,20 @@ impl App {
             Store::Pg(_) => Path::new(&self.settings.data_dir).join(NAME),
         }
     }
+}
+
+/// Fails unless every pepper of the database is among these.
+fn fits(peppers: &Peppers, stored: &[(String, Vec<u8>)], file: &Path) -> Result<(), KeyringError> {
+    for (id, proof) in stored {
+        match peppers.get(id) {
+            Some(pepper) if pepper.proof()[..] == proof[..] => {}
+            Some(_) => return Err(KeyringError::DoesNotFit(id.clone())),
+            None => {
+                return Err(KeyringError::Missing { id: id.clone(), file: file.to_owned() });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<Option<Peppers>, KeyringError> {

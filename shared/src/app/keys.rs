@@ -10,7 +10,7 @@ use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::fields::{BadField, Fields};
-use crate::domain::key::{Key, Pepper, Secret, Suspension};
+use crate::domain::key::{Key, Pepper, Refusal, Secret, Suspension};
 use crate::domain::task::TaskStatus;
 use crate::store::StoreError;
 use crate::store::gate::Found;
@@ -327,8 +327,9 @@ impl App {
     async fn receipt_of(&self, key: Key) -> Result<Receipt, KeyError> {
         let now = self.now();
         let effective_at = match key.alive(now) {
-            Ok(()) => None,
-            Err(_) => self.store.key_ended_at(key.id).await?.or(key.expires_at),
+            Ok(()) | Err(Refusal::NotYet) => None,
+            Err(Refusal::Expired) => key.expires_at,
+            Err(_) => self.store.key_ended_at(key.id).await?,
         };
         let made_by =
             Filter { account: Some(key.account), made_by: Some(key.id), ..Filter::default() };

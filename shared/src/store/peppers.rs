@@ -3,7 +3,7 @@
 use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
 use crate::domain::clock::Millis;
 use crate::domain::id::KeyId;
-use crate::domain::key::KeyHash;
+use crate::domain::key::{KeyHash, Peppers};
 
 impl Store {
     /// Id and proof of every pepper in use, the oldest first.
@@ -12,20 +12,27 @@ impl Store {
         Ok(read!(self, c => sqlx::query_as(SQL).fetch_all(c).await)?)
     }
 
-    /// Remembers a pepper; those who do that at the same time take turns, and the first of all stays alone
-    /// until somebody knows it.
-    pub async fn add_pepper(&self, id: &str, proof: &KeyHash, now: Millis) -> Result<()> {
+    /// Remembers the newest of these peppers, unless the database holds one that is not among them: false then.
+    /// Those who do that at the same time take turns, so of two that make the first one is right.
+    pub async fn add_pepper(&self, peppers: &Peppers, now: Millis) -> Result<bool> {
         const TURN_PG: &str = "LOCK TABLE peppers IN EXCLUSIVE MODE";
+        const KNOWN: &str = "SELECT id FROM peppers";
         const SQL: &str = "INSERT INTO peppers (id, proof, created_at) VALUES ($1, $2, $3)
             ON CONFLICT (id) DO NOTHING";
+        let newest = peppers.newest();
         let mut tx = self.begin().await?;
         // SQLite has one writer, and we are it.
         if let Tx::Pg(lent) = &mut tx {
             within!(lent, c => sqlx::query(TURN_PG).execute(c).await)?;
         }
-        on!(&mut tx, c => sqlx::query(SQL).bind(id).bind(&proof[..]).bind(now)
+        let stored: Vec<String> = on!(&mut tx, c => sqlx::query_scalar(KNOWN).fetch_all(c).await)?;
+        if stored.iter().any(|id| peppers.get(id).is_none()) {
+            return Ok(false);
+        }
+        on!(&mut tx, c => sqlx::query(SQL).bind(newest.id()).bind(&newest.proof()[..]).bind(now)
             .execute(c).await.map(|_| ()))?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Is any key stored without a pepper?

@@ -59,6 +59,31 @@ async fn wraps_what_was_stored_without_it(size: Size) {
     app.finish().await;
 }
 
+/// Of several machines that make the first pepper at once one is right; the others say what is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_made_by_one_of_several() {
+    let app = Setup::new(Size::SCALED).start().await;
+    let url = app.database_url();
+    // As before anybody had made one.
+    sql::execute(&url, "DELETE FROM peppers").await;
+    let migrate = (0..4).map(|n| {
+        let mut launch = app.launch().args(["migrate"]);
+        launch.env.push((String::from("LISTMILL_DATA_DIR"), format!("machine-{n}")));
+        run(launch, Duration::from_secs(60))
+    });
+    let ended = futures::future::join_all(migrate).await;
+    let right = ended.iter().filter(|outcome| outcome.code == Some(0)).count();
+    assert_eq!(right, 1, "{ended:#?}");
+    for wrong in ended.iter().filter(|outcome| outcome.code != Some(0)) {
+        assert!(wrong.stderr.contains("bring the file"), "{wrong:#?}");
+    }
+    assert_eq!(sql::number(&url, "SELECT COUNT(*) FROM peppers").await, 1);
+    // Put back what its own processes know.
+    sql::execute(&url, "DELETE FROM peppers").await;
+    app.cli(&["migrate"]).await.expect_success();
+    app.finish().await;
+}
+
 /// A process with another pepper would refuse every key: it does not start.
 async fn that_does_not_fit_is_refused(size: Size) {
     let app = Setup::new(size).start().await;
