@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use serde_json::json;
 use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
 
 use super::audit_log::write_down;
 use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
@@ -405,34 +406,44 @@ impl Store {
 
     /// Credits charged through each of these keys, ever; what running tasks have charged so far included.
     pub async fn credits_by_key(&self, keys: &[KeyId]) -> Result<HashMap<KeyId, i64>> {
-        const ENDED: &str =
-            "SELECT key_id, CAST(SUM(credits) AS BIGINT) FROM usage_credits WHERE key_id IN (";
-        const RUNNING: &str = "SELECT created_by_key, CAST(SUM(charged) AS BIGINT) FROM tasks
-            WHERE key_reserved IS NOT NULL AND created_by_key IN (";
-        macro_rules! sum {
-            ($pool:expr, $sql:expr, $group:expr) => {{
-                let mut sql = QueryBuilder::new($sql);
-                let mut list = sql.separated(", ");
-                keys.iter().for_each(|key| {
-                    list.push_bind(*key);
-                });
-                sql.push(") GROUP BY ").push($group);
-                sql.build_query_as().fetch_all($pool).await
-            }};
-        }
+        // Arrays, or JSON where there are none.
+        const ENDED_PG: &str = "SELECT key_id, CAST(SUM(credits) AS BIGINT) FROM usage_credits
+            WHERE key_id = ANY($1::UUID[]) GROUP BY key_id";
+        const ENDED_LITE: &str = "SELECT key_id, CAST(SUM(credits) AS BIGINT) FROM usage_credits
+            WHERE key_id IN (SELECT unhex(value) FROM json_each($1)) GROUP BY key_id";
+        const RUNNING_PG: &str = "SELECT created_by_key, CAST(SUM(charged) AS BIGINT) FROM tasks
+            WHERE created_by_key = ANY($1::UUID[]) AND deleted_at IS NULL AND key_reserved IS NOT NULL
+            GROUP BY created_by_key";
+        const RUNNING_LITE: &str = "SELECT created_by_key, CAST(SUM(charged) AS BIGINT) FROM tasks
+            WHERE created_by_key IN (SELECT unhex(value) FROM json_each($1)) AND deleted_at IS NULL
+              AND key_reserved IS NOT NULL
+            GROUP BY created_by_key";
         let mut sums = HashMap::new();
         if keys.is_empty() {
             return Ok(sums);
         }
-        let mut reader = self.reader().await?;
-        for (sql, group) in [(ENDED, "key_id"), (RUNNING, "created_by_key")] {
-            let rows: Vec<(KeyId, i64)> = match &mut reader {
-                Tx::Pg(lent) => within!(lent, c => sum!(c, sql, group)),
-                Tx::Lite(lent) => within!(lent, c => sum!(c, sql, group)),
-            }?;
-            for (key, credits) in rows {
-                *sums.entry(key).or_default() += credits;
+        let mut rows: Vec<(KeyId, i64)> = Vec::new();
+        match &mut self.reader().await? {
+            Tx::Pg(lent) => {
+                let keys: Vec<Uuid> = keys.iter().map(|key| key.0).collect();
+                for sql in [ENDED_PG, RUNNING_PG] {
+                    let some: Vec<(KeyId, i64)> = within!(&mut *lent, c => sqlx::query_as(sql)
+                        .bind(&keys).fetch_all(c).await)?;
+                    rows.extend(some);
+                }
             }
+            Tx::Lite(lent) => {
+                let keys: Vec<String> = keys.iter().map(|key| key.0.simple().to_string()).collect();
+                let json = format!("[\"{}\"]", keys.join("\",\""));
+                for sql in [ENDED_LITE, RUNNING_LITE] {
+                    let some: Vec<(KeyId, i64)> = within!(&mut *lent, c => sqlx::query_as(sql)
+                        .bind(&json).fetch_all(c).await)?;
+                    rows.extend(some);
+                }
+            }
+        }
+        for (key, credits) in rows {
+            *sums.entry(key).or_default() += credits;
         }
         Ok(sums)
     }
