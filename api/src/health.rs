@@ -33,6 +33,10 @@ pub fn describe_metrics() {
         "listmill_gate_refusals_total",
         "Requests that the gate turned away, by reason."
     );
+    metrics::describe_counter!(
+        "listmill_key_verifications_total",
+        "Keys of apis that were verified, by what was answered."
+    );
     metrics::describe_gauge!(
         "listmill_limits_alone",
         "1 while Redis is away and this process counts alone, by what it counts."

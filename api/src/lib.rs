@@ -22,6 +22,7 @@ mod request_id;
 mod request_log;
 mod routes;
 mod scopes;
+mod v2;
 mod view;
 
 use std::ops::Deref;

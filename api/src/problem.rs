@@ -58,6 +58,12 @@ kinds! {
     NOT_FOUND = 404 "not_found" "There is no such route";
     TASK_NOT_FOUND = 404 "task_not_found" "There is no such task";
     RESULT_NOT_FOUND = 404 "result_not_found" "There is no such result";
+    ROOT_KEY = 401 "root_key" "Unauthorized";
+    IP_BLOCKED = 403 "ip_blocked" "Access denied";
+    ROOT_PERMISSION = 403 "root_permission" "Forbidden";
+    API_NOT_FOUND = 404 "api_not_found" "There is no such api";
+    ROOT_RATE = 429 "root_rate" "Too many requests";
+    NOT_OFFERED = 501 "not_offered" "Not offered yet";
     KEY_LIMIT = 403 "key_limit" "Usage limit exceeded";
     KEY_NOT_FOUND = 404 "key_not_found" "There is no such key";
     METHOD_NOT_ALLOWED = 405 "method_not_allowed" "This route does not take that method";
@@ -133,6 +139,17 @@ impl Problem {
     /// A part that we need is away.
     pub fn unavailable() -> Self {
         Self::new(UNAVAILABLE, "The database cannot be reached. Please try again.").retry_after(2)
+    }
+
+    /// One more member of the body.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.extra.insert(name.to_owned(), value);
+        self
+    }
+
+    /// What it is, what happened this time, and a member by this name.
+    pub fn parts(&self, name: &str) -> (Kind, &str, Option<&Value>) {
+        (self.kind, &self.detail, self.extra.get(name))
     }
 
     /// The status it answers with.

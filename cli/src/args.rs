@@ -3,6 +3,7 @@
 mod crowd;
 mod full;
 mod limits;
+mod root_key;
 mod scale;
 mod scan;
 mod verify;
@@ -17,6 +18,7 @@ use listmill_shared::settings::parse_duration;
 pub use crowd::{CrowdArgs, Scenario};
 pub use full::FullArgs;
 pub use limits::LimitsCommand;
+pub use root_key::RootKeyCommand;
 pub use scale::ScaleArgs;
 pub use scan::ScanArgs;
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
@@ -270,6 +272,9 @@ pub enum AdminCommand {
     /// API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Root keys, for the key service under /v2
+    #[command(subcommand)]
+    RootKey(RootKeyCommand),
     /// Credits
     #[command(subcommand)]
     Credits(CreditsCommand),
@@ -517,6 +522,9 @@ mod tests {
             "admin key find -",
             "admin key find VECabcde --json",
             "admin key hygiene --account a@b.c",
+            "admin root-key create --account a@b.c --permission api.*.create_key --permission x --name n",
+            "admin root-key list --account a@b.c",
+            "admin root-key delete rootkey_1",
             "admin credits grant --account a@b.c --amount -5 --kind phone",
             "admin ip block 10.0.0.0/8",
             "admin limits tighten --factor 0.1 --for 1h",

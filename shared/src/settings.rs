@@ -103,6 +103,7 @@ pub struct Settings {
     #[serde(deserialize_with = "switch")]
     pub rate_limits: bool,
     pub rate_limit_per_minute: u32,
+    pub root_rate_limit_per_minute: u32,
     #[serde(deserialize_with = "duration")]
     pub idempotency_ttl: Duration,
     #[serde(deserialize_with = "switch")]

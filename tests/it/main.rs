@@ -25,6 +25,7 @@ mod idempotency;
 mod key_docs;
 mod key_life;
 mod key_outlives;
+mod key_service;
 mod keys;
 mod layers;
 mod leaks;

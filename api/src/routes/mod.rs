@@ -58,6 +58,7 @@ pub fn router(api: Api) -> Router {
         .merge(seed)
         .merge(open.method_not_allowed_fallback(wrong_method))
         .with_state(api.clone())
+        .merge(crate::v2::router(api.clone()))
         .merge(health.with_state(api.app.clone()))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .route("/docs/problems", get(problem::page))

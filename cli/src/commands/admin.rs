@@ -47,6 +47,7 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
             set_weight(app, out, &account, weight).await?;
         }
         AdminCommand::Key(command) => key(app, out, command).await?,
+        AdminCommand::RootKey(command) => super::root_key::run(app, out, command).await?,
         AdminCommand::Credits(CreditsCommand::Grant { account, amount, kind, note }) => {
             grant(app, out, &account, amount, kind.into(), note.as_deref()).await?;
         }

@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod limits;
 pub mod migrate;
 pub mod roles;
+pub mod root_key;
 pub mod scan;
 pub mod up;
 pub mod verify;

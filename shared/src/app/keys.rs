@@ -359,16 +359,6 @@ impl App {
         let hash = pepper.hash(&secret);
         let mut made = None;
         let edit = |old: &mut Key| -> Result<Key, KeyError> {
-            if let Some(by) = old.replaced_by {
-                return Err(KeyError::State(format!("It was rotated already; rotate {by}.")));
-            }
-            let status = old.status(now);
-            if status != "active" {
-                return Err(KeyError::State(format!(
-                    "The key is {status}, and a rotation gives a new one the same state of life: make a new \
-                     key instead."
-                )));
-            }
             by.covers(old)?;
             let key = Key {
                 id: new,
@@ -377,9 +367,7 @@ impl App {
                 created_at: now,
                 ..old.clone()
             };
-            let end = now.saturating_add(grace_ms);
-            old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
-            old.replaced_by = Some(new);
+            step_aside(old, new, grace_ms, now)?;
             made = Some(key.clone());
             Ok(key)
         };
@@ -403,6 +391,28 @@ impl App {
             }
         }
     }
+}
+
+/// Sets the end of a key in whose place another is put.
+pub(super) fn step_aside(
+    old: &mut Key,
+    new: KeyId,
+    grace_ms: i64,
+    now: Millis,
+) -> Result<(), KeyError> {
+    if let Some(by) = old.replaced_by {
+        return Err(KeyError::State(format!("It was rotated already; rotate {by}.")));
+    }
+    let status = old.status(now);
+    if status != "active" {
+        return Err(KeyError::State(format!(
+            "The key is {status}, and a rotation gives a new one the same state of life: make a new key instead."
+        )));
+    }
+    let end = now.saturating_add(grace_ms);
+    old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
+    old.replaced_by = Some(new);
+    Ok(())
 }
 
 /// What a key makes has its limits, unless it says otherwise.

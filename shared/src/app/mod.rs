@@ -9,6 +9,7 @@ pub mod control;
 pub mod credits;
 pub mod dispatch;
 pub mod health;
+pub mod key_service;
 pub mod keyring;
 pub mod keys;
 pub mod leaks;
@@ -47,6 +48,7 @@ pub struct App {
     pub settings: Arc<Settings>,
     keys: Arc<Gather<KeyHash, Found>>,
     peppers: Arc<OnceLock<Peppers>>,
+    service: Arc<key_service::Service>,
     tasks: Arc<Gather<TaskId, Task>>,
     room: Arc<dispatch::KnownRoom>,
     health: Arc<health::Known>,
@@ -86,6 +88,7 @@ impl App {
     pub fn new(store: Store, queue: Queue, clock: Clock, ids: Ids, settings: Settings) -> Self {
         let keys = Arc::new(store.gather_keys());
         let tasks = Arc::new(store.gather_tasks());
+        let service = Arc::new(key_service::Service::new(&store, &queue));
         let (peppers, room, health, stuck) = Default::default();
         Self {
             store,
@@ -95,6 +98,7 @@ impl App {
             settings: Arc::new(settings),
             keys,
             peppers,
+            service,
             tasks,
             room,
             health,

@@ -23,7 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::clock::Millis;
-use super::id::{AccountId, KeyId};
+use super::id::{AccountId, KeyId, RootKeyId};
 
 mod verify;
 
@@ -43,7 +43,7 @@ const LONGEST: usize = 16 << 10;
 
 /// Who makes a change.
 ///
-/// As text (stored): `key:key_…`, `person:ada@example.com`, `operator`, `system`; as JSON (shown):
+/// As text (stored): `key:key_…`, `root:rootkey_…`, `person:ada@example.com`, `operator`, `system`; as JSON (shown):
 /// `{"key": "key_…"}`, `{"person": "ada@example.com"}`, `{"operator": true}`, `{"system": true}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
@@ -51,6 +51,8 @@ pub enum Actor {
     Key(KeyId),
     /// Who is logged in with this email.
     Person(String),
+    /// A holder of this root key.
+    Root(RootKeyId),
     /// Who works at the command line.
     Operator,
     /// Listmill by itself.
@@ -67,6 +69,7 @@ impl fmt::Display for Actor {
         match self {
             Actor::Key(id) => write!(f, "key:{id}"),
             Actor::Person(email) => write!(f, "person:{email}"),
+            Actor::Root(id) => write!(f, "root:{id}"),
             Actor::Operator => f.write_str("operator"),
             Actor::System => f.write_str("system"),
         }
@@ -79,6 +82,7 @@ impl FromStr for Actor {
     fn from_str(text: &str) -> Result<Self, BadActor> {
         match text.split_once(':') {
             Some(("key", id)) => id.parse().map(Actor::Key).map_err(|_| BadActor),
+            Some(("root", id)) => id.parse().map(Actor::Root).map_err(|_| BadActor),
             Some(("person", email)) => Ok(Actor::Person(email.to_owned())),
             None if text == "operator" => Ok(Actor::Operator),
             None if text == "system" => Ok(Actor::System),
@@ -93,6 +97,7 @@ impl serde::Serialize for Actor {
         match self {
             Actor::Key(id) => map.serialize_entry("key", id)?,
             Actor::Person(email) => map.serialize_entry("person", email)?,
+            Actor::Root(id) => map.serialize_entry("root_key", id)?,
             Actor::Operator => map.serialize_entry("operator", &true)?,
             Actor::System => map.serialize_entry("system", &true)?,
         }

@@ -74,6 +74,11 @@ id!(/// A task: one bulk submission.
 id!(/// A single verification.
     CheckId, "check_");
 
+id!(/// An api: keys of an account that are verified for other programs.
+    ApiId, "api_");
+id!(/// A root key (not its secret).
+    RootKeyId, "rootkey_");
+
 /// Source of ids, secrets and fences.
 #[derive(Clone)]
 pub struct Ids {

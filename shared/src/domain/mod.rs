@@ -12,6 +12,8 @@ pub mod key;
 pub mod key_scan;
 pub mod ledger;
 pub mod payload;
+pub mod permission;
 pub mod request;
+pub mod root_key;
 pub mod task;
 pub mod verdict;

@@ -32,10 +32,10 @@ struct CommonRow {
 }
 
 #[derive(FromRow)]
-struct HashedRow {
-    hash: Vec<u8>,
+pub(super) struct HashedRow {
+    pub(super) hash: Vec<u8>,
     #[sqlx(flatten)]
-    key: KeyRow,
+    pub(super) key: KeyRow,
 }
 
 const COMMON: &str = "SELECT v.value AS ip_blocks, f.thousandths, f.ends_at

@@ -17,9 +17,9 @@ use super::audit_log::write_down;
 use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
 use crate::domain::audit::{Actor, Change, Origin};
 use crate::domain::clock::{Millis, rfc3339};
-use crate::domain::id::{AccountId, KeyId, TaskId};
+use crate::domain::id::{AccountId, ApiId, KeyId, TaskId};
 use crate::domain::key::{
-    CreditLimit, Environment, Interval, Key, KeyHash, Refill, Scopes, Suspension,
+    CreditLimit, Environment, Interval, Key, KeyHash, Refill, Scopes, Service, Suspension,
 };
 use crate::domain::request::By;
 use crate::domain::task::TaskStatus;
@@ -45,7 +45,7 @@ macro_rules! columns {
             "k.id, k.account_id, k.start, k.label, k.note, k.environment, k.stage, k.scopes, k.disabled,
             k.suspended_reason, k.suspended_until, k.suspended_note, k.deleted_at, k.expires_at,
             k.not_before, k.allow, k.rate_limit, k.limits, k.external_id, k.meta, k.made_by_key,
-            k.made_by_person, k.budget, k.replaced_by, k.created_at, ",
+            k.made_by_person, k.budget, k.replaced_by, k.api_id, k.service, k.created_at, ",
             shared!("credit_limit"), ", ", shared!("credit_used"), ", ",
             shared!("refill_interval"), ", ", shared!("refill_amount"), ", ",
             shared!("refill_day"), ", ", shared!("refill_at")
@@ -53,8 +53,18 @@ macro_rules! columns {
     };
 }
 
-pub(super) const BY_HASH: &str =
-    concat!("SELECT k.hash, ", columns!(), " FROM api_keys k WHERE k.hash IN (");
+pub(super) const BY_HASH: &str = concat!(
+    "SELECT k.hash, ",
+    columns!(),
+    " FROM api_keys k WHERE k.api_id IS NULL AND k.hash IN ("
+);
+
+/// Those of an api, which the gate never sees.
+pub(super) const OF_APIS_BY_HASH: &str = concat!(
+    "SELECT k.hash, ",
+    columns!(),
+    " FROM api_keys k JOIN apis a ON a.id = k.api_id WHERE a.deleted_at IS NULL AND k.hash IN ("
+);
 
 #[derive(FromRow)]
 pub(super) struct KeyRow {
@@ -82,13 +92,15 @@ pub(super) struct KeyRow {
     made_by_person: Option<String>,
     budget: KeyId,
     replaced_by: Option<KeyId>,
+    api_id: Option<ApiId>,
+    service: Option<String>,
     created_at: i64,
     #[sqlx(flatten)]
     credit: CreditRow,
 }
 
 #[derive(FromRow)]
-struct CreditRow {
+pub(super) struct CreditRow {
     credit_limit: Option<i64>,
     credit_used: i64,
     refill_interval: Option<String>,
@@ -98,7 +110,7 @@ struct CreditRow {
 }
 
 impl CreditRow {
-    fn read(self) -> Option<CreditLimit> {
+    pub(super) fn read(self) -> Option<CreditLimit> {
         let limit = self.credit_limit?;
         let interval = self.refill_interval.as_deref().and_then(Interval::parse);
         let refill = match (interval, self.refill_amount, self.refill_at) {
@@ -128,8 +140,14 @@ impl TryFrom<KeyRow> for Key {
             "[]" => Ok(Vec::new()),
             text => serde_json::from_str(text).map_err(|_| damaged("limits of a key", text)),
         };
+        let service = match row.service.as_deref() {
+            None => Ok(Service::default()),
+            Some(text) => serde_json::from_str(text).map_err(|_| damaged("key of an api", text)),
+        };
         let environment = Environment::parse(&row.environment);
         Ok(Key {
+            api: row.api_id,
+            service: service?,
             environment: environment
                 .ok_or_else(|| damaged("environment of a key", &row.environment))?,
             allow: allow.collect::<Result<_>>()?,
@@ -179,6 +197,8 @@ pub struct Filter {
     pub stage: Option<String>,
     /// Made by this key.
     pub made_by: Option<KeyId>,
+    /// Of this api; of an account, `None` means the keys of our own gate alone.
+    pub api: Option<ApiId>,
 }
 
 /// What an edit of a key came to.
@@ -219,7 +239,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// One key that is not deleted; `account` = only if it owns it.
+    /// One key that is not deleted; `account` = only if it owns it, and it is one of our own gate.
     pub async fn key(&self, id: KeyId, account: Option<AccountId>) -> Result<Option<Key>> {
         let key = self.any_key(id, account).await?;
         Ok(key.filter(|key| key.deleted_at.is_none()))
@@ -230,7 +250,8 @@ impl Store {
         const SQL: &str = concat!(
             "SELECT ",
             columns!(),
-            " FROM api_keys k WHERE k.id = $1 AND (k.account_id = $2 OR $2 IS NULL)"
+            " FROM api_keys k
+            WHERE k.id = $1 AND (k.account_id = $2 AND k.api_id IS NULL OR $2 IS NULL)"
         );
         let row: Option<KeyRow> = read!(self, c => sqlx::query_as(SQL)
             .bind(id).bind(account).fetch_optional(c).await)?;
@@ -260,6 +281,11 @@ impl Store {
                 if let Some(account) = filter.account {
                     sql.push(" AND k.account_id = ").push_bind(account);
                 }
+                if let Some(api) = filter.api {
+                    sql.push(" AND k.api_id = ").push_bind(api);
+                } else if filter.account.is_some() {
+                    sql.push(" AND k.api_id IS NULL");
+                }
                 if let Some(id) = &filter.external_id {
                     sql.push(" AND k.external_id = ").push_bind(id);
                 }
@@ -287,7 +313,8 @@ impl Store {
         rows.into_iter().map(Key::try_from).collect()
     }
 
-    /// Changes a key that is not deleted, in one transaction; `account` = only if it owns it. When it has
+    /// Changes a key that is not deleted, in one transaction; `account` = only if it owns it, and it is one of
+    /// our own gate. When it has
     /// returned, every gate judges by the new state. `edit` may not change whose key it is, nor its budget.
     pub async fn edit_key<E: Send>(
         &self,
@@ -484,16 +511,17 @@ async fn insert(tx: &mut Tx, key: &Key, hashed: Hashed<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO api_keys
         (id, account_id, hash, pepper, start, label, note, environment, stage, scopes, disabled,
          expires_at, not_before, allow, rate_limit, limits, external_id, meta, made_by_key,
-         made_by_person, budget, created_at)
+         made_by_person, budget, api_id, service, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-         $20, $21, $22)";
-    let ((by_key, by_person), limits) = (maker(&key.maker), limits(key)?);
+         $20, $21, $22, $23, $24)";
+    let ((by_key, by_person), limits, service) = (maker(&key.maker), limits(key)?, service(key)?);
     on!(&mut *tx, c => sqlx::query(SQL)
         .bind(key.id).bind(key.account).bind(&hashed.hash[..]).bind(hashed.pepper).bind(&key.start)
         .bind(&key.label).bind(&key.note).bind(key.environment.as_str()).bind(&key.stage)
         .bind(key.scopes.bits()).bind(key.disabled).bind(key.expires_at).bind(key.not_before)
         .bind(networks(&key.allow)).bind(key.rate_limit).bind(limits).bind(&key.external_id)
-        .bind(&key.meta).bind(by_key).bind(by_person).bind(key.budget).bind(key.created_at)
+        .bind(&key.meta).bind(by_key).bind(by_person).bind(key.budget).bind(key.api).bind(service)
+        .bind(key.created_at)
         .execute(c).await.map(|_| ()))?;
     if key.budget == key.id {
         write_limit(tx, key.id, key.credit_limit).await?;
@@ -511,7 +539,8 @@ async fn edit_in<E>(
     const SQL: &str = "UPDATE api_keys SET label = $2, note = $3, environment = $4, stage = $5, scopes = $6,
             disabled = $7, suspended_reason = $8, suspended_until = $9, suspended_note = $10,
             deleted_at = $11, expires_at = $12, not_before = $13, allow = $14, rate_limit = $15,
-            limits = $16, external_id = $17, meta = $18, replaced_by = $19, ended_at = COALESCE($20, ended_at)
+            limits = $16, external_id = $17, meta = $18, replaced_by = $19, ended_at = COALESCE($20, ended_at),
+            service = $21
         WHERE id = $1 AND deleted_at IS NULL";
     let Some(before) = lock(tx, id, account).await? else { return Ok(Edited::Missing) };
     let mut key = before.clone();
@@ -519,14 +548,14 @@ async fn edit_in<E>(
         return Ok(Edited::Refused(refused));
     }
     let ended = before.alive(now).is_ok() && key.alive(now).is_err();
-    let (suspended, limits) = (key.suspended.as_ref(), limits(&key)?);
+    let (suspended, limits, service) = (key.suspended.as_ref(), limits(&key)?, service(&key)?);
     let rows = on!(&mut *tx, c => sqlx::query(SQL)
         .bind(id).bind(&key.label).bind(&key.note).bind(key.environment.as_str()).bind(&key.stage)
         .bind(key.scopes.bits()).bind(key.disabled).bind(suspended.map(|one| &one.reason))
         .bind(suspended.and_then(|one| one.until)).bind(suspended.and_then(|one| one.note.as_ref()))
         .bind(key.deleted_at).bind(key.expires_at).bind(key.not_before).bind(networks(&key.allow))
         .bind(key.rate_limit).bind(limits).bind(&key.external_id).bind(&key.meta)
-        .bind(key.replaced_by).bind(ended.then_some(now))
+        .bind(key.replaced_by).bind(ended.then_some(now)).bind(service)
         .execute(c).await.map(|r| r.rows_affected()))?;
     expect_rows("edit key", rows, 1)?;
     if key.credit_limit != before.credit_limit {
@@ -541,7 +570,8 @@ async fn lock(tx: &mut Tx, id: KeyId, account: Option<AccountId>) -> Result<Opti
         "SELECT ",
         columns!(),
         " FROM api_keys k
-        WHERE k.id = $1 AND (k.account_id = $2 OR $2 IS NULL) AND k.deleted_at IS NULL"
+        WHERE k.id = $1 AND (k.account_id = $2 AND k.api_id IS NULL OR $2 IS NULL)
+          AND k.deleted_at IS NULL"
     );
     const PG: &str = "SELECT id FROM api_keys
         WHERE id = $1 OR id = (SELECT budget FROM api_keys WHERE id = $1) ORDER BY id FOR NO KEY UPDATE";
@@ -553,7 +583,11 @@ async fn lock(tx: &mut Tx, id: KeyId, account: Option<AccountId>) -> Result<Opti
     row.map(Key::try_from).transpose()
 }
 
-async fn write_limit(tx: &mut Tx, budget: KeyId, limit: Option<CreditLimit>) -> Result<()> {
+pub(super) async fn write_limit(
+    tx: &mut Tx,
+    budget: KeyId,
+    limit: Option<CreditLimit>,
+) -> Result<()> {
     const SQL: &str =
         "UPDATE api_keys SET credit_limit = $2, credit_used = $3, refill_interval = $4,
             refill_amount = $5, refill_day = $6, refill_at = $7
@@ -629,7 +663,7 @@ fn maker(maker: &Actor) -> (Option<KeyId>, Option<&str>) {
     match maker {
         Actor::Key(key) => (Some(*key), None),
         Actor::Person(email) => (None, Some(email)),
-        Actor::Operator | Actor::System => (None, None),
+        Actor::Root(_) | Actor::Operator | Actor::System => (None, None),
     }
 }
 
@@ -690,4 +724,11 @@ fn networks(allow: &[IpNet]) -> String {
 fn limits(key: &Key) -> Result<String> {
     serde_json::to_string(&key.limits)
         .map_err(|error| StoreError::Damaged { what: "limits of a key", detail: error.to_string() })
+}
+
+fn service(key: &Key) -> Result<Option<String>> {
+    let Some(_) = key.api else { return Ok(None) };
+    let text = serde_json::to_string(&key.service);
+    text.map(Some)
+        .map_err(|error| StoreError::Damaged { what: "key of an api", detail: error.to_string() })
 }

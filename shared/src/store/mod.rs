@@ -11,6 +11,7 @@
 //!   of values that are built (the builder is typed by engine).
 
 pub mod accounts;
+pub mod apis;
 pub mod audit;
 pub mod audit_log;
 pub mod batches;
@@ -35,9 +36,11 @@ mod peppers;
 pub mod reconcile;
 pub mod request_log;
 pub mod results;
+pub mod root_keys;
 pub mod server;
 pub mod sessions;
 pub mod settle;
+pub mod spend;
 pub mod sweep;
 pub mod tasks;
 pub mod usage;

@@ -15,6 +15,7 @@ mod property;
 mod receive;
 mod request_log;
 mod settle;
+mod spend;
 mod statements;
 mod sweep;
 mod world;

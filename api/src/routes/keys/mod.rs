@@ -161,6 +161,7 @@ pub async fn list(
         environment: environment.transpose()?,
         stage: params.stage,
         made_by: made_by.transpose()?,
+        api: None,
     };
     let mut keys = api.app.store.keys(&filter, from, limit + 1).await?;
     let next_cursor = cut(&mut keys, limit, |key| key.id);

@@ -137,7 +137,9 @@ impl From<&Actor> for MakerView {
         match maker {
             Actor::Key(id) => Self { key: Some(id.to_string()), ..none },
             Actor::Person(email) => Self { person: Some(email.clone()), ..none },
-            Actor::Operator | Actor::System => Self { operator: Some(true), ..none },
+            Actor::Root(_) | Actor::Operator | Actor::System => {
+                Self { operator: Some(true), ..none }
+            }
         }
     }
 }

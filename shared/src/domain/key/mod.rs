@@ -10,6 +10,7 @@ pub mod fields;
 pub mod pepper;
 mod scope;
 mod secret;
+pub mod service;
 
 use std::net::IpAddr;
 
@@ -20,10 +21,11 @@ pub use self::credit::{CreditLimit, Interval, Refill};
 pub use self::pepper::{Pepper, Peppers};
 pub use self::scope::{NoScope, Scope, Scopes};
 pub use self::secret::{KeyHash, Secret};
+pub use self::service::Service;
 
 use super::audit::Actor;
 use super::clock::Millis;
-use super::id::{AccountId, KeyId};
+use super::id::{AccountId, ApiId, KeyId};
 
 /// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +122,10 @@ pub struct Key {
     pub budget: KeyId,
     /// The key that a rotation put in its place.
     pub replaced_by: Option<KeyId>,
+    /// The api that it belongs to; `None` = a key of our own gate. A key of an api opens nothing here.
+    pub api: Option<ApiId>,
+    /// What only keys of an api have.
+    pub service: Service,
     /// When it was made.
     pub created_at: Millis,
 }
@@ -181,6 +187,8 @@ impl Key {
             maker: Actor::Operator,
             budget: id,
             replaced_by: None,
+            api: None,
+            service: Service::default(),
             created_at,
         }
     }

@@ -19,7 +19,7 @@ const LENGTH: usize = 32;
 const START: usize = 8;
 
 /// Bytes of a key of another form, at most.
-const LONGEST: usize = 256;
+const LONGEST: usize = 512;
 
 /// A hash of a key.
 pub type KeyHash = [u8; 32];
@@ -48,6 +48,29 @@ impl Secret {
         Self(text)
     }
 
+    /// A new key of another form than the gate's: `prefix` and an underscore, should there be one, and at least
+    /// `bytes` bytes of secret in the same alphabet, the last character a checksum as well.
+    pub fn shaped(prefix: &str, bytes: u8, ids: &Ids) -> Self {
+        const MOST: usize = (u8::MAX as usize * 8).div_ceil(5);
+        let length = (usize::from(bytes) * 8).div_ceil(5);
+        let random: [u8; MOST] = ids.bytes();
+        let mut text = String::with_capacity(prefix.len() + length + 2);
+        text.push_str(prefix);
+        if !prefix.is_empty() {
+            text.push('_');
+        }
+        let body = random.iter().take(length);
+        text.extend(body.map(|byte| char::from(ALPHABET[usize::from(byte & 31)])));
+        text.push(checksum(&text));
+        Self(text)
+    }
+
+    /// Its prefix and the first 4 characters after it, safe to show.
+    pub fn start_of(&self, prefix: &str) -> &str {
+        let shown = if prefix.is_empty() { START } else { prefix.len() + 1 + START / 2 };
+        self.0.get(..shown).unwrap_or(&self.0)
+    }
+
     /// Reads a key that a caller presents. A character or checksum that no key of ours has means that there is
     /// no such key, and spares the look-up.
     pub fn parse(prefix: &str, text: &str) -> Result<Self, Refusal> {
@@ -63,7 +86,7 @@ impl Secret {
         }
     }
 
-    /// A key of any form: one that was brought from another system. Up to 256 visible ASCII characters.
+    /// A key of any form: one that was brought from another system. Up to 512 visible ASCII characters.
     pub fn foreign(text: &str) -> Option<Self> {
         let fits =
             (1..=LONGEST).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
@@ -103,6 +126,25 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 32);
         assert!(!ALPHABET.iter().any(|c| b"01OIlio".contains(c)));
+    }
+
+    #[test]
+    fn other_forms_have_a_prefix_a_length_and_the_checksum() {
+        let ids = Ids::seeded(3);
+        for (prefix, bytes, length) in
+            [("", 16, 27), ("prod", 16, 32), ("a_b", 32, 57), ("", 255, 409)]
+        {
+            let secret = Secret::shaped(prefix, bytes, &ids);
+            let text = secret.reveal();
+            assert_eq!(text.len(), length, "{prefix:?} {bytes}");
+            assert!(prefix.is_empty() || text.starts_with(&format!("{prefix}_")));
+            let (head, last) = text.split_at(text.len() - 1);
+            assert!(last.starts_with(checksum(head)));
+            assert_eq!(Secret::foreign(text).map(|one| one.hash()), Some(secret.hash()));
+            assert_ne!(Secret::shaped(prefix, bytes, &ids).hash(), secret.hash());
+            let shown = secret.start_of(prefix);
+            assert!(text.starts_with(shown) && shown.len() <= text.len() - 19, "{shown}");
+        }
     }
 
     proptest! {
