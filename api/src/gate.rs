@@ -64,17 +64,17 @@ impl Caller {
         Payer { account: self.account, key: self.key, key_limited }
     }
 
-    /// The budget to which the caller's own tasks belong, where it may see those alone.
+    /// The family that the caller's own tasks belong to, where it may see those alone.
     pub fn own_only(&self) -> Option<KeyId> {
-        self.door.scopes.own_only().then_some(self.door.budget)
+        self.door.scopes.own_only().then_some(self.door.family)
     }
 
     /// One task that this caller may see.
     pub async fn task(&self, api: &Api, id: TaskId) -> Result<Task, Problem> {
         let task = api.app.task(id, self.account).await?;
-        let Some(budget) = self.own_only() else { return Ok(task) };
+        let Some(family) = self.own_only() else { return Ok(task) };
         let own = match task.created_by_key {
-            Some(key) => key == self.key || api.app.store.same_budget(budget, key).await?,
+            Some(key) => key == self.key || api.app.store.is_of_family(family, key).await?,
             None => false,
         };
         if own { Ok(task) } else { Err(Problem::task_not_found()) }
@@ -204,7 +204,7 @@ async fn judge(
         Turned::Refused(Outcome::RateLimit, response)
     };
     if let Some(window) = limits::window(key, left) {
-        let owner = key.budget.0.as_u128();
+        let owner = key.family.0.as_u128();
         let standings = api.windows.take(owner, std::slice::from_ref(&window), now).await;
         if let Some(response) = standings.first().and_then(|s| limits::full(&window, s, now)) {
             return Err(refused(response));

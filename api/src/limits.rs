@@ -44,7 +44,7 @@ pub fn budget(route: &str, key: &Key, default: u32, left: Factor) -> Budget {
         }
     };
     Budget {
-        bucket: Bucket { key: key.budget, route: name },
+        bucket: Bucket { key: key.family, route: name },
         allowance: Allowance { per_minute: left.of(per_minute), per_day },
     }
 }

@@ -1,5 +1,5 @@
 -- The whole life of a key. Counters and settings stand in the key's own row, so that the gate reads one row;
--- keys that came from each other by rotation share one budget, which stands in the row of the first.
+-- keys that share a limit of credits name the key in whose row it stands.
 
 CREATE TABLE peppers (
     id TEXT PRIMARY KEY,
@@ -21,6 +21,7 @@ ALTER TABLE api_keys ADD COLUMN external_id TEXT;
 ALTER TABLE api_keys ADD COLUMN meta TEXT;                    -- JSON
 ALTER TABLE api_keys ADD COLUMN made_by_key BLOB;             -- who made it: this key, this person, or (neither) an operator
 ALTER TABLE api_keys ADD COLUMN made_by_person TEXT;
+ALTER TABLE api_keys ADD COLUMN family BLOB;                  -- the first key of its rotations: they share requests and tasks
 ALTER TABLE api_keys ADD COLUMN budget BLOB;                  -- the key in whose row the counters below stand
 ALTER TABLE api_keys ADD COLUMN credit_limit BIGINT;
 ALTER TABLE api_keys ADD COLUMN credit_used BIGINT NOT NULL DEFAULT 0;     -- of the limit; what tasks have reserved included
@@ -30,11 +31,11 @@ ALTER TABLE api_keys ADD COLUMN refill_day SMALLINT;          -- of the month
 ALTER TABLE api_keys ADD COLUMN refill_at BIGINT;             -- the next
 ALTER TABLE api_keys ADD COLUMN replaced_by BLOB;             -- the key that a rotation put in its place
 ALTER TABLE api_keys ADD COLUMN ended_at BIGINT;              -- when it was last switched off, suspended or deleted
-UPDATE api_keys SET budget = id;
+UPDATE api_keys SET budget = id, family = id;
 CREATE INDEX api_keys_bare ON api_keys (id) WHERE pepper IS NULL;
 CREATE INDEX api_keys_by_maker ON api_keys (made_by_key) WHERE made_by_key IS NOT NULL;
 CREATE INDEX api_keys_by_external_id ON api_keys (account_id, external_id, id) WHERE external_id IS NOT NULL;
-CREATE INDEX api_keys_by_budget ON api_keys (budget);
+CREATE INDEX api_keys_by_family ON api_keys (family);
 
 ALTER TABLE tasks ADD COLUMN key_reserved BIGINT;          -- credits reserved of the submitting key's limit, until they are counted
 CREATE INDEX tasks_uncounted ON tasks (id) WHERE key_reserved IS NOT NULL;

@@ -150,7 +150,7 @@ pub struct RateLimitView {
 impl RateLimitView {
     pub fn new(key: &Key, limit: &RateLimit) -> Self {
         Self {
-            id: made_id("rl", key.budget.0.as_bytes(), &limit.name),
+            id: made_id("rl", key.family.0.as_bytes(), &limit.name),
             name: limit.name.clone(),
             limit: limit.limit,
             duration: limit.duration_ms,

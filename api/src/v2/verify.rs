@@ -149,7 +149,7 @@ struct JudgedView {
 }
 
 fn view(key: Key, remaining: Option<i64>, limits: Vec<JudgedLimit>, now: Millis) -> VerifiedKey {
-    let owner = key.budget;
+    let owner = key.family;
     let judged = |one: JudgedLimit| JudgedView {
         limit: RateLimitView {
             id: made_id("rl", owner.0.as_bytes(), &one.limit.name),

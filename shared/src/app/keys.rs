@@ -172,6 +172,10 @@ impl App {
             inherit(&mut key, maker);
         }
         key.maker = by.origin.actor.clone();
+        if key.budget != key.id && fields.credit_limit.is_some() {
+            let want = "cannot be set here: what a key with a limit makes spends from the same";
+            return Err(("credit_limit", want.to_owned()).into());
+        }
         fields.apply(&mut key, now)?;
         if key.label.is_empty() {
             return Err(("label", String::from("is missing")).into());

@@ -1,7 +1,7 @@
 //! Keys: one row each, never removed, so that attempts with a deleted one can be told from noise.
 //!
-//! * What a key is and may do stands in its own row. What keys share that came from each other by rotation, the
-//!   limit of credits, stands in the row of the first of them (`budget`), whose id they all name.
+//! * What a key is and may do stands in its own row; a limit of credits that several share in the row of one of
+//!   them (`budget`), whose id they all name.
 //! * Every change reads the row under its lock, changes the [`Key`], and writes all of it: what is checked is
 //!   what is changed.
 //! * Lock order: task → batch → keys (by id) → account.
@@ -45,7 +45,7 @@ macro_rules! columns {
             "k.id, k.account_id, k.start, k.label, k.note, k.environment, k.stage, k.scopes, k.disabled,
             k.suspended_reason, k.suspended_until, k.suspended_note, k.deleted_at, k.expires_at,
             k.not_before, k.allow, k.rate_limit, k.limits, k.external_id, k.meta, k.made_by_key,
-            k.made_by_person, k.budget, k.replaced_by, k.api_id, k.service, k.created_at, ",
+            k.made_by_person, k.family, k.budget, k.replaced_by, k.api_id, k.service, k.created_at, ",
             shared!("credit_limit"), ", ", shared!("credit_used"), ", ",
             shared!("refill_interval"), ", ", shared!("refill_amount"), ", ",
             shared!("refill_day"), ", ", shared!("refill_at")
@@ -90,6 +90,7 @@ pub(super) struct KeyRow {
     meta: Option<String>,
     made_by_key: Option<KeyId>,
     made_by_person: Option<String>,
+    family: KeyId,
     budget: KeyId,
     replaced_by: Option<KeyId>,
     api_id: Option<ApiId>,
@@ -177,6 +178,7 @@ impl TryFrom<KeyRow> for Key {
                 (None, Some(person)) => Actor::Person(person),
                 (None, None) => Actor::Operator,
             },
+            family: row.family,
             budget: row.budget,
             replaced_by: row.replaced_by,
             created_at: row.created_at,
@@ -489,10 +491,10 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Is this key, or one that shares its budget, the one that submitted the task?
-    pub async fn same_budget(&self, budget: KeyId, key: KeyId) -> Result<bool> {
-        const SQL: &str = "SELECT id FROM api_keys WHERE id = $1 AND budget = $2";
-        let found: Option<KeyId> = read!(self, c => sqlx::query_scalar(SQL).bind(key).bind(budget).fetch_optional(c).await)?;
+    /// Does this key belong to the family?
+    pub async fn is_of_family(&self, family: KeyId, key: KeyId) -> Result<bool> {
+        const SQL: &str = "SELECT id FROM api_keys WHERE id = $1 AND family = $2";
+        let found: Option<KeyId> = read!(self, c => sqlx::query_scalar(SQL).bind(key).bind(family).fetch_optional(c).await)?;
         Ok(found.is_some())
     }
 }
@@ -511,16 +513,16 @@ async fn insert(tx: &mut Tx, key: &Key, hashed: Hashed<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO api_keys
         (id, account_id, hash, pepper, start, label, note, environment, stage, scopes, disabled,
          expires_at, not_before, allow, rate_limit, limits, external_id, meta, made_by_key,
-         made_by_person, budget, api_id, service, created_at)
+         made_by_person, family, budget, api_id, service, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-         $20, $21, $22, $23, $24)";
+         $20, $21, $22, $23, $24, $25)";
     let ((by_key, by_person), limits, service) = (maker(&key.maker), limits(key)?, service(key)?);
     on!(&mut *tx, c => sqlx::query(SQL)
         .bind(key.id).bind(key.account).bind(&hashed.hash[..]).bind(hashed.pepper).bind(&key.start)
         .bind(&key.label).bind(&key.note).bind(key.environment.as_str()).bind(&key.stage)
         .bind(key.scopes.bits()).bind(key.disabled).bind(key.expires_at).bind(key.not_before)
         .bind(networks(&key.allow)).bind(key.rate_limit).bind(limits).bind(&key.external_id)
-        .bind(&key.meta).bind(by_key).bind(by_person).bind(key.budget).bind(key.api).bind(service)
+        .bind(&key.meta).bind(by_key).bind(by_person).bind(key.family).bind(key.budget).bind(key.api).bind(service)
         .bind(key.created_at)
         .execute(c).await.map(|_| ()))?;
     if key.budget == key.id {

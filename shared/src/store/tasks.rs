@@ -267,23 +267,23 @@ impl Store {
         Ok(self.tasks_by_id(&[id]).await?.pop())
     }
 
-    /// Tasks of an account, newest first, before `cursor`; `budget`: only those submitted by a key of it.
+    /// Tasks of an account, newest first, before `cursor`; `family`: only those submitted by a key of it.
     pub async fn tasks(
         &self,
         account: AccountId,
-        budget: Option<KeyId>,
+        family: Option<KeyId>,
         status: Option<TaskStatus>,
         cursor: Option<TaskId>,
         limit: i64,
     ) -> Result<Vec<Task>> {
         const SQL: &str = "SELECT id FROM tasks
             WHERE account_id = $1 AND (status = $2 OR $2 IS NULL) AND (id < $3 OR $3 IS NULL)
-              AND (created_by_key IN (SELECT k.id FROM api_keys k WHERE k.budget = $5) OR $5 IS NULL)
+              AND (created_by_key IN (SELECT k.id FROM api_keys k WHERE k.family = $5) OR $5 IS NULL)
               AND status <> 'ingesting' AND deleted_at IS NULL
             ORDER BY id DESC LIMIT $4";
         let ids: Vec<TaskId> = read!(self, c => sqlx::query_scalar(SQL)
             .bind(account).bind(status.map(TaskStatus::as_str)).bind(cursor).bind(limit)
-            .bind(budget).fetch_all(c).await)?;
+            .bind(family).fetch_all(c).await)?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }

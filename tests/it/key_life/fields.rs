@@ -168,12 +168,13 @@ async fn are_never_more_than_the_maker_has(size: Size) {
         "allow": ["127.0.0.0/8"],
         "rate_limit": 600,
         "credit_limit": { "limit": 5 },
+        "limits": [{ "name": "requests", "limit": 1_000, "window_seconds": 60 }],
     });
     let maker = make(&app, &owner.client, &narrow).await;
     let client = app.client(&maker.secret);
     // What is not said is as the maker has it.
     let child = make(&app, &client, &json!({})).await;
-    for field in ["scopes", "allow", "rate_limit", "credit_limit"] {
+    for field in ["scopes", "allow", "rate_limit", "credit_limit", "limits"] {
         assert_eq!(child.answer[field], maker.answer[field], "{field}");
     }
     assert_eq!(child.answer["expires_at"], maker.answer["expires_at"]);
@@ -186,6 +187,10 @@ async fn are_never_more_than_the_maker_has(size: Size) {
         ("expires_at", json!("2100-01-02T00:00:00Z")),
         ("rate_limit", json!(601)),
         ("rate_limit", json!(null)),
+        ("credit_limit", json!({ "limit": 6 })),
+        ("credit_limit", json!({ "limit": 5, "refill": { "interval": "daily", "amount": 5 } })),
+        ("credit_limit", json!(null)),
+        ("limits", json!([])),
     ] {
         let mut body = json!({ "label": "more" });
         body[field] = value.clone();

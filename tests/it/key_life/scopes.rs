@@ -104,6 +104,17 @@ async fn of_ones_own_tasks(size: Size) {
     }
     client.delete(&format!("/v1/tasks/{theirs}")).await.expect(404);
     assert_eq!(owner.client.tasks().await.len(), 2, "others see all");
+    // What it shares a limit of credits with is not its own.
+    let limited = json!({ "scopes": ["*"], "credit_limit": { "limit": 50 } });
+    let limited = make(&app, &owner.client, &limited).await;
+    let limited_client = app.client(&limited.secret);
+    let of_limited = limited_client.submit(&lists::people(1)).await.id;
+    let narrow = json!({ "scopes": ["tasks:own", "tasks:write"] });
+    let child = make(&app, &limited_client, &narrow).await;
+    let child = app.client(&child.secret);
+    child.get(&format!("/v1/tasks/{of_limited}")).await.expect(404);
+    assert!(child.tasks().await.is_empty());
+    owner.client.wait_completed(&of_limited).await;
     // A new secret for it sees what the old one submitted.
     let rotated = owner.client.post(&own.path("/rotate"), &json!({})).await.expect(201);
     let rotated = super::made(&app, &rotated);

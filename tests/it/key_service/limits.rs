@@ -1,4 +1,4 @@
-//! Rate limits of keys.
+//! Rate limits of keys: all processes count together.
 
 use listmill_tests::{Setup, Size, for_each_size};
 use serde_json::{Value, json};
@@ -7,13 +7,8 @@ use super::{Service, code, expect_fault, made, post};
 
 for_each_size!(are_all_or_nothing, are_shared_by_what_a_reroll_leaves, are_checked);
 
-/// One process: rates are counted in each by itself, for now.
-fn setup(size: Size) -> Setup {
-    Setup::new(size.with(1, 1))
-}
-
 async fn are_all_or_nothing(size: Size) {
-    let app = setup(size).start().await;
+    let app = Setup::new(size).start().await;
     let service = Service::start(&app).await;
     let limit = |name: &str, limit: u32, auto: bool| {
         json!({
@@ -66,7 +61,7 @@ async fn are_all_or_nothing(size: Size) {
 }
 
 async fn are_shared_by_what_a_reroll_leaves(size: Size) {
-    let app = setup(size).start().await;
+    let app = Setup::new(size).start().await;
     let service = Service::start(&app).await;
     let limits = json!([{ "name": "always", "limit": 4, "duration": 600_000, "autoApply": true }]);
     let key = service.make(&app, &json!({ "ratelimits": limits })).await;
@@ -85,7 +80,7 @@ async fn are_shared_by_what_a_reroll_leaves(size: Size) {
 }
 
 async fn are_checked(size: Size) {
-    let app = setup(size).start().await;
+    let app = Setup::new(size).start().await;
     let service = Service::start(&app).await;
     let key = service.make(&app, &json!({})).await;
     for limits in [

@@ -3,8 +3,10 @@
 use listmill_shared::app::keys::Receipt;
 use listmill_shared::domain::audit::Actor;
 use listmill_shared::domain::clock::Millis;
+use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::key::{CreditLimit, Interval, Key, Limit};
 use listmill_shared::domain::request::LastUse;
+use listmill_shared::domain::task::TaskStatus;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -243,8 +245,8 @@ pub struct MadeKey {
 impl ReceiptView {
     /// A receipt as it is shown at `now`.
     pub fn new(receipt: &Receipt, used: &Used, refused_since: i64, now: Millis) -> Self {
-        let task = |(id, status): &(_, listmill_shared::domain::task::TaskStatus)| LiveTask {
-            id: ToString::to_string(id as &listmill_shared::domain::id::TaskId),
+        let task = |(id, status): &(TaskId, TaskStatus)| LiveTask {
+            id: id.to_string(),
             status: status.as_str(),
         };
         let made = |key: &Key| MadeKey {

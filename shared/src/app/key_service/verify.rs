@@ -173,7 +173,7 @@ impl App {
                 cost: *cost,
             })
             .collect();
-        let standings = self.service.windows.take(key.budget.0.as_u128(), &windows, now).await;
+        let standings = self.service.windows.take(key.family.0.as_u128(), &windows, now).await;
         let judged = |((limit, _), standing): ((RateLimit, u32), Standing)| JudgedLimit {
             limit,
             exceeded: standing.exceeded,

@@ -73,6 +73,13 @@ impl CreditLimit {
         self
     }
 
+    /// Is it filled again as often and as much as this, at the least?
+    pub fn fills_as(&self, refill: Refill) -> bool {
+        self.refill.is_some_and(|own| {
+            (own.interval, own.day) == (refill.interval, refill.day) && own.amount >= refill.amount
+        })
+    }
+
     /// What is left at `now`.
     pub fn left(self, now: Millis) -> i64 {
         let at = self.at(now);

@@ -1,7 +1,8 @@
 //! API keys: what one is, and what the gate decides about it.
 //!
 //! A [`Key`] belongs to an account and never owns anything: tasks are the account's. Keys that came from each
-//! other by rotation share a budget (credits and rates), named by the id of the first of them.
+//! other by rotation are a family, named by the id of the first: they share limits of requests, and what is
+//! their own. A limit of credits may be shared by more (`budget`): what a limited key makes spends from the same.
 //! [`Key::admit`] is the gate's judgement on the state just read; the order of [`Refusal`]'s variants is that
 //! of its checks.
 
@@ -118,7 +119,9 @@ pub struct Key {
     pub meta: Option<String>,
     /// Who made it.
     pub maker: Actor,
-    /// The first key of its rotations, whose row holds what they share: credits and rates.
+    /// The first key of its rotations.
+    pub family: KeyId,
+    /// The key in whose row its limit of credits stands.
     pub budget: KeyId,
     /// The key that a rotation put in its place.
     pub replaced_by: Option<KeyId>,
@@ -185,6 +188,7 @@ impl Key {
             external_id: None,
             meta: None,
             maker: Actor::Operator,
+            family: id,
             budget: id,
             replaced_by: None,
             api: None,
@@ -276,13 +280,17 @@ impl Key {
         {
             return Err(("rate_limit", format!("must not be more than this key's own: {rate}")));
         }
-        let kept = |limit: &Limit| other.budget == self.budget || other.limits.contains(limit);
-        if let Some(limit) = self.limits.iter().find(|limit| !kept(limit)) {
+        if let Some(limit) = self.limits.iter().find(|limit| !other.limits.contains(limit)) {
             return Err(("limits", format!("must hold this key's own limit {:?}", limit.name)));
         }
-        if self.credit_limit.is_some() && other.budget != self.budget {
-            let most = "cannot be given by a key that has a limit itself: what it makes spends from the same";
-            return Err(("credit_limit", most.to_owned()));
+        if let Some(own) = self.credit_limit {
+            let within = |limit: CreditLimit| {
+                limit.limit <= own.limit && limit.refill.is_none_or(|refill| own.fills_as(refill))
+            };
+            if other.budget != self.budget || !other.credit_limit.is_some_and(within) {
+                let most = "must be this key's own limit, or less of it: what a limited key makes spends from the same";
+                return Err(("credit_limit", most.to_owned()));
+            }
         }
         Ok(())
     }
@@ -355,7 +363,23 @@ mod tests {
         let limit = CreditLimit { limit: 5, used: 0, refill: None };
         let limited = Key { credit_limit: Some(limit), ..giver.clone() };
         assert_eq!(limited.covers(&given).unwrap_err().0, "credit_limit");
-        assert_eq!(limited.covers(&Key { budget: limited.budget, ..given.clone() }), Ok(()));
+        let same = |limit| Key { budget: limited.budget, credit_limit: limit, ..given.clone() };
+        assert_eq!(limited.covers(&same(Some(limit))), Ok(()));
+        assert_eq!(limited.covers(&same(Some(CreditLimit { limit: 4, ..limit }))), Ok(()));
+        let daily = Refill { interval: Interval::Daily, amount: 1, day: 1, at: 100 };
+        for more in [
+            None,
+            Some(CreditLimit { limit: 6, ..limit }),
+            Some(CreditLimit { refill: Some(daily), ..limit }),
+        ] {
+            assert_eq!(limited.covers(&same(more)).unwrap_err().0, "credit_limit", "{more:?}");
+        }
+        let one = Limit { name: String::from("requests"), limit: 5, window_seconds: 10 };
+        let narrow = Key { limits: vec![one], ..giver.clone() };
+        assert_eq!(
+            narrow.covers(&Key { limits: Vec::new(), ..narrow.clone() }).unwrap_err().0,
+            "limits"
+        );
         let test = Key { environment: Environment::Test, ..giver.clone() };
         assert_eq!(test.covers(&given).unwrap_err().0, "environment");
     }
