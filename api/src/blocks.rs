@@ -1,17 +1,26 @@
-//! Networks from which nobody gets in.
+//! Networks from which nobody gets in, each with the end of its block: that comes at its very moment, whoever
+//! sweeps or does not.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnet::IpNet;
+use listmill_shared::domain::clock::Millis;
 use listmill_shared::store::StoreError;
+use listmill_shared::store::ip_blocks::IpBlock;
 
 use crate::Api;
 use crate::client_ip::parse_network;
 
 /// The blocked networks, parsed, with the version that they had.
 #[derive(Default)]
-pub struct Blocks(RwLock<Option<(i64, Arc<[IpNet]>)>>);
+pub struct Blocks(RwLock<Option<(i64, Arc<[Block]>)>>);
+
+struct Block {
+    network: IpNet,
+    /// `Millis::MAX` = when it is lifted.
+    ends_at: Millis,
+}
 
 impl Blocks {
     /// Is this caller inside a blocked network? `version`: of the networks, as read just now.
@@ -24,21 +33,25 @@ impl Blocks {
             Some(networks) => networks,
             None => {
                 // At least as new as `version`; if newer, the next request sees that and reloads.
-                let texts = api.app.store.ip_blocks().await?;
-                let networks: Arc<[IpNet]> = texts.iter().filter_map(|t| parse_block(t)).collect();
+                let blocks = api.app.store.ip_blocks().await?;
+                let networks: Arc<[Block]> = blocks.iter().filter_map(parse_block).collect();
                 let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
                 *kept = Some((version, networks.clone()));
                 networks
             }
         };
-        Ok(networks.iter().any(|network| network.contains(&caller)))
+        if networks.is_empty() {
+            return Ok(false);
+        }
+        let now = api.app.now();
+        Ok(networks.iter().any(|block| block.ends_at > now && block.network.contains(&caller)))
     }
 }
 
-fn parse_block(text: &str) -> Option<IpNet> {
-    let network = parse_network(text);
-    if network.is_none() {
-        tracing::error!(network = text, "blocked network does not parse; it blocks nobody");
-    }
-    network
+fn parse_block(block: &IpBlock) -> Option<Block> {
+    let Some(network) = parse_network(&block.cidr) else {
+        tracing::error!(network = block.cidr, "blocked network does not parse; it blocks nobody");
+        return None;
+    };
+    Some(Block { network, ends_at: block.ends_at.unwrap_or(Millis::MAX) })
 }

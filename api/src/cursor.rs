@@ -63,6 +63,33 @@ number!(/// The last row of a page of the request log.
 id!(TaskId, "t");
 id!(KeyId, "k");
 
+/// The last network of a page: its first use, and itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkCursor(pub i64, pub String);
+
+impl Cursor for NetworkCursor {
+    fn write(&self) -> String {
+        let mut text = format!("n{:x}.", self.0);
+        for byte in self.1.bytes() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (at, network) = text.strip_prefix('n')?.split_once('.')?;
+        let fits = hex(at) && hex(network) && network.len() % 2 == 0 && network.len() <= 128;
+        if !fits {
+            return None;
+        }
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = network.as_bytes().chunks(2).map(byte).collect();
+        let network = String::from_utf8(bytes?).ok()?;
+        Some(Self(i64::from_str_radix(at, 16).ok()?, network))
+    }
+}
+
 fn hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -116,6 +143,11 @@ mod tests {
         assert_eq!(TaskId::read(&task.write()), Some(task));
         assert!(KeyId::read(&task.write()).is_none());
         assert!(!task.write().contains('_'));
+        let network = NetworkCursor(41, String::from("2001:db8::/64"));
+        assert_eq!(NetworkCursor::read(&network.write()), Some(network));
+        for text in ["n29", "n29.", "n29.f", "n.31", "n29.zz", "n29.ff", "r29.31"] {
+            assert_eq!(NetworkCursor::read(text), None, "{text}");
+        }
     }
 
     #[test]

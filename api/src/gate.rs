@@ -1,7 +1,8 @@
 //! The gate: who calls, and may they?
 //!
 //! The checks, in this order: the caller's network is blocked (403); no key, or not in the right form
-//! (401); no such key, or deleted (401); disabled by its owner (403); suspended (403, with the reason);
+//! (401); no such key, or deleted (401); disabled by its owner (403); its account or the key is suspended (403, with
+//! the reason);
 //! expired, or not valid yet (401); not from the caller's address (403); it lacks the route's scope (403);
 //! over a request limit (429); its own limit of credits is used up (403). All on the state of this moment:
 //! the key and the version of the blocked networks are read for every request, and no acceptance is kept.
@@ -13,12 +14,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use listmill_shared::app::keys::By;
 use listmill_shared::app::verify::Payer;
 use listmill_shared::domain::audit::{Actor, Origin};
@@ -28,6 +31,7 @@ use listmill_shared::domain::key::{Key, Refusal, Secret};
 use listmill_shared::domain::request::Outcome;
 use listmill_shared::domain::task::Task;
 use listmill_shared::store::StoreError;
+use listmill_shared::throttle::in_flight::Entered;
 
 use crate::Api;
 use crate::client_ip::caller_ip;
@@ -37,7 +41,7 @@ use crate::problem::Problem;
 use crate::refusals::{self, plain};
 use crate::request_id::RequestId;
 use crate::request_log::Seen;
-use crate::scopes;
+use crate::{sandbox, scopes};
 
 /// Who passed the gate.
 #[derive(Debug, Clone)]
@@ -60,8 +64,8 @@ impl Caller {
 
     /// Who pays for a single verification.
     pub fn payer(&self) -> Payer {
-        let key_limited = self.door.credit_limit.is_some();
-        Payer { account: self.account, key: self.key, key_limited }
+        let (key_limited, sandbox) = (self.key_limited(), self.is_test());
+        Payer { account: self.account, key: self.key, key_limited, sandbox }
     }
 
     /// The family that the caller's own tasks belong to, where it may see those alone.
@@ -113,15 +117,24 @@ pub async fn gate(State(api): State<Api>, request: Request, next: Next) -> Respo
     let (mut parts, body) = request.into_parts();
     let mut seen = Seen::begin(&api, &parts);
     match admit(&api, &parts, &mut seen).await {
-        Ok((caller, limits)) => {
+        Ok(Admitted { caller, limits, entered }) => {
             seen.judged(Outcome::Accepted);
-            parts.extensions.insert(caller);
-            let mut response = next.run(Request::from_parts(parts, body)).await;
+            let admitted = sandbox::admit(&api, &caller, route(&parts), &parts.uri).await;
+            let mut response = match admitted {
+                Ok(()) => {
+                    parts.extensions.insert(caller);
+                    next.run(Request::from_parts(parts, body)).await
+                }
+                Err(problem) => {
+                    linger(body).await;
+                    problem.into_response()
+                }
+            };
             if let Some(limits) = limits {
                 limits.write(response.headers_mut());
             }
             seen.end(response.status());
-            response
+            until_sent(response, entered)
         }
         Err(turned) => {
             if let Turned::Refused(outcome, response) = &turned {
@@ -138,26 +151,47 @@ pub async fn gate(State(api): State<Api>, request: Request, next: Next) -> Respo
     }
 }
 
-async fn admit(
-    api: &Api,
-    parts: &Parts,
-    seen: &mut Seen<'_>,
-) -> Result<(Caller, Option<LimitHeaders>), Turned> {
+/// The route as it stands in the router.
+fn route(parts: &Parts) -> &str {
+    parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str)
+}
+
+/// A request that passed.
+struct Admitted {
+    caller: Caller,
+    limits: Option<LimitHeaders>,
+    /// Until it is over.
+    entered: Entered,
+}
+
+async fn admit(api: &Api, parts: &Parts, seen: &mut Seen<'_>) -> Result<Admitted, Turned> {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
     let ip = peer.map(|peer| caller_ip(peer, &parts.headers, &api.proxies));
     let refused = |refusal: Refusal| refused(api, &refusal);
     let presented = read_key(&api.app.settings.key_prefix, &parts.headers);
     let found = api.app.find_key(presented.secret.as_ref()).await.map_err(Turned::Away)?;
-    seen.found(ip, found.key.as_ref());
+    seen.found(ip, found.key.as_deref());
     if let Some(ip) = ip
         && api.blocks.hold(api, ip, found.ip_blocks).await.map_err(Turned::Away)?
     {
         return Err(refused(Refusal::IpBlocked));
     }
+    if found.key.is_none()
+        && presented.secret.is_some()
+        && let Some(text) = self::presented(&parts.headers)
+    {
+        seen.unknown(text);
+    }
     let now = api.app.now();
     let key = found.key.ok_or_else(|| refused(presented.unless_found))?;
-    key.admit(now, ip).map_err(refused)?;
-    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let entered = api.app.in_flight.enter(key.id);
+    if let Err(refusal) = key.admit_in(found.suspended.as_ref(), now, ip) {
+        if refusal == Refusal::NotYet {
+            seen.not_yet();
+        }
+        return Err(refused(refusal));
+    }
+    let route = route(parts);
     let need = scopes::need(&parts.method, route);
     if let Some(scope) = need.scope {
         key.permit(scope).map_err(refused)?;
@@ -168,8 +202,20 @@ async fn admit(
     }
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
     let origin = Arc::new(Origin { actor: Actor::Key(key.id), ip, request_id });
-    let caller = Caller { account: key.account, key: key.id, door: Arc::new(key), origin };
-    Ok((caller, limits))
+    let caller = Caller { account: key.account, key: key.id, door: key, origin };
+    Ok(Admitted { caller, limits, entered })
+}
+
+/// An answer that is made while it is sent keeps its request in flight.
+fn until_sent(response: Response, entered: Entered) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        Body::from_stream(body.into_data_stream().inspect(move |_| {
+            let _in_flight = &entered;
+        }))
+    })
 }
 
 /// The address of a caller that needs no key, or the refusal where its network is blocked.
@@ -236,7 +282,8 @@ fn read_key(prefix: &str, headers: &HeaderMap) -> Presented {
         Err(Refusal::Malformed) => {
             Presented { secret: Secret::foreign(text), unless_found: Refusal::Malformed }
         }
-        Err(unless_found) => Presented { secret: None, unless_found },
+        // A slip in a key of ours, or a key of the same form from elsewhere.
+        Err(unless_found) => Presented { secret: Secret::foreign(text), unless_found },
     }
 }
 

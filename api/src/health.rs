@@ -66,6 +66,10 @@ pub fn describe_metrics() {
         "listmill_request_log_waiting",
         "Decisions of the gate that wait to be logged."
     );
+    metrics::describe_counter!(
+        listmill_shared::mail::COUNTED,
+        "Mails of our own: sent, retried, given up, or lost as there was no room, by outcome."
+    );
     metrics::describe_gauge!("listmill_build_info", "1, labelled with the version.");
     metrics::gauge!("listmill_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -159,7 +159,8 @@ impl Once {
             let answer = work(Place { salt, request: None }).await?;
             return Ok(Done { answer, salt: salt.to_vec(), replayed: false });
         };
-        let request = RequestKey { account: caller.account, route: self.route, key };
+        let route = caller.kept_at(self.route);
+        let request = RequestKey { account: caller.account, route, key };
         let (now, oldest) = (api.app.now(), api.app.oldest_answer());
         let taken = api
             .app

@@ -9,6 +9,7 @@ mod blocks;
 mod client_ip;
 mod connections;
 mod cursor;
+mod dashboard;
 mod extract;
 mod gate;
 mod health;
@@ -21,6 +22,7 @@ mod refusals;
 mod request_id;
 mod request_log;
 mod routes;
+mod sandbox;
 mod scopes;
 mod v2;
 mod view;
@@ -34,7 +36,6 @@ use ipnet::IpNet;
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
 use listmill_shared::app::request_log::RequestLog;
-use listmill_shared::queue::Queue;
 use listmill_shared::throttle::requests::Limiter;
 use listmill_shared::throttle::windows::Windows;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use routes::audit::audit_line;
 pub use routes::download::{csv_file, ndjson_file};
+pub use routes::keys::key_fields;
 
 /// Why serving could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,9 @@ pub enum ServeError {
         /// Why it cannot be used.
         source: routes::github::KeysError,
     },
+    /// Logging in by OpenID Connect.
+    #[error("settings: {0}")]
+    Oidc(#[from] dashboard::oidc::SetupError),
 }
 
 /// What handlers share; cheap to clone.
@@ -80,10 +85,22 @@ pub(crate) struct Shared {
     pub proxies: Vec<IpNet>,
     pub blocks: blocks::Blocks,
     pub reports: routes::report::Reports,
+    /// Uses of links that show a key once.
+    pub links: routes::report::Reports,
+    /// Logging in by OpenID Connect, where that is set up.
+    pub oidc: Option<dashboard::oidc::Oidc>,
+    /// Results by reason, of tasks whose page was looked at.
+    pub reasons: dashboard::reasons::Counts,
+    /// Mails that are written after the answer.
+    pub letters: Arc<Semaphore>,
+    /// Who listens to an account's events.
+    pub live: routes::account_events::Hub,
     /// Where the gate's decisions are noted.
     pub log: RequestLog,
     /// Submissions that may be received at once.
     pub submissions: Arc<Semaphore>,
+    /// Downloads that are made in temporary files.
+    pub exports: routes::download::Exports,
     /// Streams without an end of their own stop when this is cancelled.
     pub drain: CancellationToken,
 }
@@ -103,10 +120,7 @@ impl Api {
         drain: CancellationToken,
         log: RequestLog,
     ) -> Result<Self, ServeError> {
-        let redis = match &app.queue {
-            Queue::Redis(redis) => Some((**redis).clone()),
-            Queue::Memory(_) => None,
-        };
+        let redis = app.queue.redis();
         routes::report::check(app.settings.github_keys_file.as_deref())?;
         Ok(Self(Arc::new(Shared {
             windows: Windows::new(redis.clone()),
@@ -115,8 +129,14 @@ impl Api {
                 .map_err(ServeError::TrustedProxies)?,
             blocks: blocks::Blocks::default(),
             reports: routes::report::Reports::default(),
+            links: routes::report::Reports::default(),
+            oidc: dashboard::oidc::Oidc::of(&app.settings)?,
+            reasons: dashboard::reasons::Counts::default(),
+            letters: Arc::new(Semaphore::new(dashboard::letters::AT_ONCE)),
+            live: routes::account_events::Hub::default(),
             log,
             submissions: Arc::new(Semaphore::new(app.settings.max_submissions)),
+            exports: routes::download::Exports::default(),
             app,
             provider,
             drain,
@@ -137,6 +157,7 @@ pub async fn serve(
     let served = tokio::select! {
         served = run(routes::router(api), listener, drain) => served,
         () = app.keep_time() => Ok(()),
+        () = app.in_flight.serve() => Ok(()),
     };
     log.close();
     if let Some(writing) = writing

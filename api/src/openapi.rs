@@ -18,8 +18,16 @@ account: any of its active keys may ask for them, and nothing that happens to a 
 key's state at that moment. A key that is refused gets the same small JSON on every route: \
 `{\"error\": …, \"reason\"?: …}`.
 
+**Test keys** (`environment` `test`) live in a sandbox: the same routes and answers, verdicts that \
+are made up by the start of the address (`undeliverable`, `risky`, `full`, `unknown`, `flaky`, …), and \
+no credit is touched. Live tasks, results and keys are not there for them (404), as another account's \
+are not; a live key sees both. What a test key makes is a test key.
+
 **Errors** under `/v1` are `application/problem+json` (RFC 9457); `code` is stable, `detail` says \
 what happened this time. [All codes](/docs/problems).
+
+**Keys for your own programs** are under `/v2`, with a root key in place of a key, and with answers \
+and errors of their own shape: `{\"meta\": {\"requestId\"}, \"data\" or \"error\"}`.
 
 **Lists** return `{\"data\": […], \"next_cursor\": …}`; give `next_cursor` as `cursor` to go on.
 
@@ -47,10 +55,12 @@ verdict. Unknown verdicts, duplicates and broken syntax are free.";
         (name = "keys", description = "Keys of the account."),
         (name = "audit", description = "What was changed, and by whom."),
         (name = "usage", description = "Requests of the account, and what they add up to."),
+        (name = "key service", description = "Keys that are verified for your own programs, in the shapes of \
+            Unkey's public API; with a root key (docs/UNKEY.md)."),
         (name = "seed", description = "The routes of the seed system, in its own words and shapes."),
         (name = "operations", description = "For operators; no key needed."),
     ),
-    components(schemas(Problem, Refusal, TooMany)),
+    components(schemas(Problem, Refusal, TooMany, EventFormat, Flag, ResultFormat, Escape, crate::v2::describe::Failed)),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Schemes),
 )]
@@ -66,6 +76,14 @@ impl Modify for Schemes {
             .description(Some("`Authorization: Bearer VEC…`"))
             .build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let root = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(
+                "Under `/v2`: `Authorization: Bearer root_…`. The names at an operation are actions that the \
+                 root key's permissions (`api.WHICH.ACTION`) must hold.",
+            ))
+            .build();
+        components.add_security_scheme("root_key", SecurityScheme::Http(root));
         let header = ApiKeyValue::with_description("X-Api-Key", "`X-Api-Key: VEC…`");
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
     }
@@ -128,7 +146,7 @@ pub enum Gate {
     /// No key, not in the right form, unknown, deleted or expired.
     #[response(status = 401)]
     Unauthorized(Refusal),
-    /// The key is disabled or suspended, or the caller's address is blocked.
+    /// The key is disabled, it or its account is suspended, or the caller's address is blocked.
     #[response(status = 403)]
     Forbidden(Refusal),
     /// Too many requests with this key; see `Retry-After`.
@@ -240,7 +258,64 @@ pub enum Reason {
     InternalError,
 }
 
-/// `charged` = one credit; `refunded` = the held credit went back; `free` = never held.
+/// What else can be known of an address.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum Flag {
+    Role,
+    Free,
+    Disposable,
+    CatchAll,
+    MailboxFull,
+    Disabled,
+}
+
+/// What events come as: a stream, or a list.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum EventFormat {
+    Json,
+    Sse,
+}
+
+/// What can happen to a task.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum Happened {
+    Submitted,
+    Started,
+    Paused,
+    Resumed,
+    WorkerLost,
+    Cancelled,
+    Completed,
+    Failed,
+}
+
+/// What results come as: a page (`json`), everything as one array (`json_array`), one result a line (`ndjson`),
+/// one address a line (`txt`), or the submitted rows with columns added (`csv`, `xlsx`, a `zip` of a CSV for each
+/// status).
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum ResultFormat {
+    Json,
+    JsonArray,
+    Csv,
+    Ndjson,
+    Txt,
+    Xlsx,
+    Zip,
+}
+
+/// What is escaped.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum Escape {
+    Formulas,
+}
+
+/// `charged` = one credit; `refunded` = the held credit went back; `free` = never held (broken syntax, repeated
+/// addresses, everything that a test key asks or submits).
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Credit {
@@ -267,7 +342,7 @@ pub struct Flags {
     disabled: Option<bool>,
 }
 
-/// Who made a change; one of the four.
+/// Who made a change; one of the five.
 #[derive(ToSchema)]
 pub struct Actor {
     /// With this key.
@@ -275,14 +350,16 @@ pub struct Actor {
     key: Option<String>,
     /// Logged in with this email.
     person: Option<String>,
+    /// With this root key.
+    #[schema(example = "rootkey_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e")]
+    root_key: Option<String>,
     /// An operator of this server, at its command line.
     operator: Option<bool>,
     /// This server by itself.
     system: Option<bool>,
 }
 
-/// Whether a key opens the door: `disabled` by its owner, `suspended` by an operator or by abuse
-/// protection, `expired` by itself, `deleted` for good.
+/// What a key is for: `live`, or `test` (the sandbox verifies, and nothing is charged).
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Environment {
@@ -290,6 +367,8 @@ pub enum Environment {
     Test,
 }
 
+/// Whether a key opens the door: `disabled` by its owner, `suspended` by an operator or by abuse
+/// protection, `expired` by itself, `deleted` for good.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum KeyStatus {

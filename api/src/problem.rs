@@ -60,6 +60,7 @@ kinds! {
     RESULT_NOT_FOUND = 404 "result_not_found" "There is no such result";
     ROOT_KEY = 401 "root_key" "Unauthorized";
     IP_BLOCKED = 403 "ip_blocked" "Access denied";
+    ACCOUNT_SUSPENDED = 403 "account_suspended" "This account is suspended";
     ROOT_PERMISSION = 403 "root_permission" "Forbidden";
     API_NOT_FOUND = 404 "api_not_found" "There is no such api";
     ROOT_RATE = 429 "root_rate" "Too many requests";
@@ -73,12 +74,21 @@ kinds! {
     TOO_MANY_KEYS = 409 "too_many_keys" "One call may end 10,000 keys";
     KEY_REUSED = 409 "idempotency_key_reused" "The Idempotency-Key was used with another request";
     IN_PROGRESS = 409 "idempotency_in_progress" "The first request with this Idempotency-Key is at work";
+    LINK_GONE = 410 "link_gone" "This link was used or has expired";
     BODY_TOO_LARGE = 413 "body_too_large" "The body is too large";
     GZIP_BOMB = 413 "gzip_bomb" "The body unpacks to far more than was sent";
     UNSUPPORTED_MEDIA_TYPE = 415 "unsupported_media_type" "The body is of a type that is not taken here";
     UNSUPPORTED_ENCODING = 415 "unsupported_encoding" "The body is packed in a way that is not taken here";
+    TOO_MANY_STREAMS = 429 "too_many_streams" "Too many streams of this account";
+    BEYOND_XLSX = 422 "beyond_xlsx" "The results do not fit into a spreadsheet";
+    NOT_A_LIST = 415 "not_a_list" "The body is no list";
+    BROKEN_WORKBOOK = 422 "broken_workbook" "The workbook cannot be read";
+    WORKBOOK_TOO_LARGE = 413 "workbook_too_large" "The workbook is too large";
     INTERNAL = 500 "internal_error" "Something went wrong on our side";
     TOO_MANY_SUBMISSIONS = 503 "too_many_submissions" "Too many lists are being received";
+    TOO_MANY_EXPORTS = 503 "too_many_exports" "Too many files are being made";
+    EXPORT_TOO_SLOW = 503 "export_too_slow" "The file took too long to be made";
+    TOO_MANY_WORKBOOKS = 503 "too_many_workbooks" "Too many workbooks are being read";
     TOO_MANY_REPORTS = 503 "too_many_reports" "Too many reports are being received";
     STORAGE_FULL = 507 "storage_full" "No room left";
     UNAVAILABLE = 503 "unavailable" "Not available for the moment";
@@ -89,14 +99,15 @@ kinds! {
 pub struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
-    extra: Map<String, Value>,
+    /// Boxed: most have none, and answers of all kinds carry one.
+    extra: Box<Map<String, Value>>,
     retry_after: Option<u32>,
 }
 
 impl Problem {
     /// A problem of a kind, with what happened this time.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), extra: Map::new(), retry_after: None }
+        Self { kind, detail: detail.into(), extra: Box::default(), retry_after: None }
     }
 
     /// Worth asking again after some seconds.
@@ -176,7 +187,7 @@ impl Problem {
     fn plain_json(&self) -> String {
         let mut body = Map::new();
         body.insert(String::from("error"), self.kind.title.into());
-        body.extend(self.extra.clone());
+        body.extend((*self.extra).clone());
         if !body.contains_key("message") && self.detail != self.kind.title {
             body.insert(String::from("message"), self.detail.as_ref().into());
         }
@@ -341,6 +352,10 @@ impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Read(error) => error.into(),
+            SubmitError::SandboxTooLong { limit } => {
+                let longer: Self = ReadError::TooManyAddresses { limit }.into();
+                Self { detail: error.to_string().into(), ..longer }
+            }
             SubmitError::Body(error) => error.into(),
             SubmitError::Insufficient { balance, .. } => Self::insufficient(balance),
             error @ SubmitError::KeyLimit { .. } => Self::key_limit(error.to_string()),
@@ -365,6 +380,9 @@ impl From<ReadError> for Problem {
                 return Self::internal();
             }
             ReadError::InvalidJson { .. } => INVALID_JSON,
+            ReadError::NotAList { .. } => NOT_A_LIST,
+            ReadError::BrokenWorkbook { .. } => BROKEN_WORKBOOK,
+            ReadError::WorkbookTooLarge { .. } => WORKBOOK_TOO_LARGE,
             ReadError::TooManyAddresses { .. } => {
                 Kind { status: 413, code: error.code(), title: "The list is too long" }
             }
@@ -382,6 +400,12 @@ impl From<BodyError> for Problem {
             BodyError::TooLarge(_) => BODY_TOO_LARGE,
             BodyError::Bomb => GZIP_BOMB,
             BodyError::NotGzip(_) => NOT_GZIP,
+            BodyError::Busy => {
+                return Self::new(TOO_MANY_WORKBOOKS, error.to_string()).retry_after(30);
+            }
+            BodyError::NoRoom => {
+                return Self::new(STORAGE_FULL, error.to_string()).retry_after(60);
+            }
         };
         Self::new(kind, error.to_string())
     }
@@ -393,23 +417,6 @@ impl From<serde_json::Error> for Problem {
         let kind = if error.is_data() { INVALID_BODY } else { INVALID_JSON };
         Self::new(kind, format!("{error}."))
     }
-}
-
-/// The page that problem types point at.
-pub async fn page() -> axum::response::Html<String> {
-    let rows: String = ALL
-        .iter()
-        .map(|Kind { status, code, title }| {
-            format!("<tr id=\"{code}\"><td>{status}<td><code>{code}</code><td>{title}\n")
-        })
-        .collect();
-    axum::response::Html(format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Problems</title>\
-         <h1>Problems</h1><p>What <code>code</code> says in an answer of type \
-         <code>application/problem+json</code>. A list that cannot be taken has a code of its own \
-         for each fault, and a <code>detail</code> that says where it is.</p>\
-         <table>\n<tr><th>status<th>code<th>meaning\n{rows}</table></html>"
-    ))
 }
 
 #[cfg(test)]
@@ -437,6 +444,14 @@ mod tests {
             (ReadError::TooManyAddresses { limit: 3 }.into(), 413, "too_many_addresses"),
             (BodyError::TooLarge(1).into(), 413, "body_too_large"),
             (BodyError::Bomb.into(), 413, "gzip_bomb"),
+            (BodyError::Busy.into(), 503, "too_many_workbooks"),
+            (BodyError::NoRoom.into(), 507, "storage_full"),
+            (ReadError::NotAList { what: String::from("x"), hint: "y" }.into(), 415, "not_a_list"),
+            (
+                ReadError::BrokenWorkbook { problem: String::from("x") }.into(),
+                422,
+                "broken_workbook",
+            ),
             (BodyError::Idle(std::time::Duration::ZERO).into(), 408, "body_idle"),
             (StoreError::Away.into(), 503, "unavailable"),
             (StoreError::RowCount { what: "x", rows: 0, want: 1 }.into(), 500, "internal_error"),

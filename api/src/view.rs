@@ -5,9 +5,12 @@
 //! downloads of millions. A test holds the two together.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use listmill_shared::domain::audit::Actor;
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::id::TaskId;
+use listmill_shared::domain::key::Environment;
 use listmill_shared::domain::ledger::Entry;
 use listmill_shared::domain::task::{PauseReason, Task, TaskStatus};
 use listmill_shared::domain::verdict::{Credit, Flags, Reason, Status};
@@ -52,6 +55,16 @@ pub struct TaskView<'a> {
     pub finished_at: Option<String>,
     /// The key that submitted it; history only, nothing depends on it.
     pub created_by_key: Option<String>,
+    /// Who submitted it: a key, a person, or an operator at the server's command line. History only.
+    #[schema(value_type = openapi::Actor)]
+    pub created_by: Actor,
+    /// When it is erased with its results; null before its end, and where results are kept until somebody erases
+    /// them.
+    #[schema(format = DateTime)]
+    pub results_expire_at: Option<String>,
+    /// `test`: a test key submitted it, the sandbox verifies, and every result is free.
+    #[schema(value_type = openapi::Environment)]
+    pub environment: &'static str,
 }
 
 /// Addresses of a task.
@@ -89,8 +102,8 @@ pub struct Credits {
 }
 
 impl<'a> TaskView<'a> {
-    /// A task as it is shown at `now`.
-    pub fn new(task: &'a Task, now: Millis) -> Self {
+    /// A task as it is shown at `now`, where results are kept for `ttl` (0: for ever).
+    pub fn new(task: &'a Task, now: Millis, ttl: Duration) -> Self {
         let (submitted, tally) = (task.submitted, task.tally);
         Self {
             id: task.id,
@@ -115,6 +128,12 @@ impl<'a> TaskView<'a> {
             started_at: task.started_at.map(stamp),
             finished_at: task.finished_at.map(stamp),
             created_by_key: task.created_by_key.map(|key| key.to_string()),
+            created_by: task.created_by(),
+            results_expire_at: task.results_expire_at(ttl).map(stamp),
+            environment: match task.sandbox {
+                true => Environment::Test.as_str(),
+                false => Environment::Live.as_str(),
+            },
         }
     }
 

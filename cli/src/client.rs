@@ -130,6 +130,18 @@ impl Client {
         Ok(Answer { status, body })
     }
 
+    /// One call with a JSON body; any status is an answer.
+    pub async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer> {
+        let sending = self.request(Method::POST, path, key).timeout(PATIENCE).json(body).send();
+        let response = sending
+            .await
+            .map_err(reqwest::Error::without_url)
+            .with_context(|| format!("no answer from {}{path}", self.base))?;
+        let status = response.status().as_u16();
+        let body = response.text().await.context("the answer broke off")?;
+        Ok(Answer { status, body })
+    }
+
     /// Submits a CSV list and returns its task.
     pub async fn submit(&self, name: &str, key: &str, body: Body) -> Result<TaskView> {
         self.submit_with(&format!("name={name}"), key, body).await

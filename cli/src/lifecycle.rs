@@ -1,7 +1,7 @@
 //! Signals: the first SIGTERM or SIGINT drains, the second stops at once.
 //!
-//! [`Shutdown::drain`] is cancelled by the first signal and by nothing else; everything that runs
-//! holds it or a child of it.
+//! [`Shutdown::drain`] is cancelled by the first signal, and in a worker's process by an operator who drains it;
+//! everything that runs holds it or a child of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Signal {
 /// The process's way out.
 #[derive(Clone)]
 pub struct Shutdown {
-    /// Cancelled by the first signal.
+    /// See the module.
     pub drain: CancellationToken,
     /// Exit code of the first signal; 0 = none came.
     first: Arc<AtomicU8>,

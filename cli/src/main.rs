@@ -86,6 +86,12 @@ fn prepare(cli: Cli) -> Result<(Context, Command)> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
+    // A dump of this process would hold the keys of the requests of that moment.
+    if let Err(error) = rlimit::getrlimit(rlimit::Resource::CORE)
+        .and_then(|(_, hard)| rlimit::setrlimit(rlimit::Resource::CORE, 0, hard))
+    {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
     let grace = cli.command.drains().then_some(settings.shutdown_grace);
     let shutdown = Shutdown::watch(grace).context("cannot listen for signals")?;
     let output = Output::new(cli.json);

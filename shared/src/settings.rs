@@ -1,14 +1,25 @@
 //! Settings: defaults from one documented file ([`DEFAULTS`]), overridden by a TOML file, then by
 //! `LISTMILL_*` variables. An unknown name or an unreadable value is an error that names it.
 
+mod abuse;
 mod hidden;
+mod mail;
+pub mod oidc;
+mod parse;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 pub use hidden::{Secret, ServerUrl};
-use serde::{Deserialize, Deserializer, de};
+pub use mail::{MailServer, Tls};
+pub use parse::parse_duration;
+use parse::{duration, durations, empty_is_none, switch};
+use serde::{Deserialize, Serialize};
+pub use shown::Shown;
+
+use crate::domain::abuse::Mode;
 
 /// The documented defaults, as shipped.
 pub const DEFAULTS: &str = include_str!("settings.default.toml");
@@ -17,8 +28,17 @@ pub const DEFAULTS: &str = include_str!("settings.default.toml");
 /// hold outlives it.
 const MOST_PATIENCE: Duration = Duration::from_secs(120);
 
+/// A link that shows a key is of use for so long at most.
+const MOST_LINK: Duration = Duration::from_secs(7 * 86_400);
+
+/// A download holds its place for so long at most.
+const MOST_EXPORT: Duration = Duration::from_secs(86_400);
+
+/// Far from where milliseconds overflow.
+const MOST_AGE: Duration = Duration::from_secs(36_500 * 86_400);
+
 /// What a process runs with; each field is described in `settings.default.toml`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "described once, in settings.default.toml")]
 pub struct Settings {
@@ -36,17 +56,49 @@ pub struct Settings {
     pub data_dir: String,
     #[serde(deserialize_with = "empty_is_none")]
     pub github_keys_file: Option<String>,
+    pub public_url: String,
+    #[serde(deserialize_with = "duration")]
+    pub key_link_ttl: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub session_ttl: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub session_proof: Duration,
+    #[serde(deserialize_with = "switch")]
+    pub sign_up: bool,
+    pub sign_up_credits: i64,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub smtp_url: Option<ServerUrl>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub mail_from: Option<String>,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub oidc_issuer: Option<String>,
+    pub oidc_client_id: String,
+    pub oidc_client_secret: Secret,
+    pub oidc_name: String,
+    #[serde(deserialize_with = "switch")]
+    pub oidc_sign_up: bool,
+    pub oidc_domains: String,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub oidc_ca_file: Option<String>,
+    #[serde(deserialize_with = "duration")]
+    pub key_rotation_reminder: Duration,
     pub worker_concurrency: usize,
     pub batch_size: u32,
     pub max_addresses: u64,
     pub max_body_bytes: u64,
     pub max_line_bytes: usize,
     pub max_submissions: usize,
+    pub max_workbook_bytes: u64,
+    pub max_temporary_bytes: u64,
+    pub min_temporary_free: u64,
+    #[serde(deserialize_with = "duration")]
+    pub export_timeout: Duration,
     #[serde(deserialize_with = "duration")]
     pub body_idle_timeout: Duration,
     pub provider: ProviderKind,
     #[serde(deserialize_with = "duration")]
     pub sandbox_latency: Duration,
+    pub test_task_addresses: u64,
     pub dns: String,
     pub smtp_port: u16,
     #[serde(deserialize_with = "empty_is_none")]
@@ -105,6 +157,8 @@ pub struct Settings {
     pub rate_limit_per_minute: u32,
     pub root_rate_limit_per_minute: u32,
     #[serde(deserialize_with = "duration")]
+    pub results_ttl: Duration,
+    #[serde(deserialize_with = "duration")]
     pub idempotency_ttl: Duration,
     #[serde(deserialize_with = "switch")]
     pub request_log: bool,
@@ -112,6 +166,33 @@ pub struct Settings {
     pub request_log_ttl: Duration,
     pub request_log_rows: u64,
     pub request_log_accepted_per_second: u32,
+    #[serde(deserialize_with = "abuse::mode")]
+    pub abuse_protection: Mode,
+    #[serde(deserialize_with = "abuse::mode")]
+    pub abuse_rate_limits: Mode,
+    pub abuse_rate_limits_threshold: u32,
+    #[serde(deserialize_with = "duration")]
+    pub abuse_rate_limits_spread: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub abuse_rate_limits_first: Duration,
+    #[serde(deserialize_with = "abuse::mode")]
+    pub abuse_unknown_keys: Mode,
+    pub abuse_unknown_keys_threshold: u32,
+    #[serde(deserialize_with = "duration")]
+    pub abuse_unknown_keys_first: Duration,
+    #[serde(deserialize_with = "abuse::mode")]
+    pub abuse_dead_keys: Mode,
+    pub abuse_dead_keys_threshold: u32,
+    #[serde(deserialize_with = "duration")]
+    pub abuse_dead_keys_first: Duration,
+    #[serde(deserialize_with = "abuse::mode")]
+    pub abuse_networks: Mode,
+    pub abuse_networks_threshold: u32,
+    pub abuse_networks_known: u32,
+    #[serde(deserialize_with = "duration")]
+    pub abuse_networks_first: Duration,
+    #[serde(deserialize_with = "empty_is_none")]
+    pub support_contact: Option<String>,
     pub log: String,
     pub log_format: LogFormat,
     /// `LISTMILL_*` variables that name no setting: worth a warning, as they may be misspelt.
@@ -123,7 +204,7 @@ pub struct Settings {
 }
 
 /// Who verifies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderKind {
     /// DNS and the receiving mail server.
@@ -135,7 +216,7 @@ pub enum ProviderKind {
 }
 
 /// Mail hosts that share one pace. A figure that is not given is that of every host.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PaceHosts {
     /// Ends of their names, whole labels.
@@ -149,7 +230,7 @@ pub struct PaceHosts {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -238,7 +319,15 @@ impl Settings {
             "1 to 4000000000",
             &self.max_addresses,
         )?;
+        range(
+            (1..=4_000_000_000).contains(&self.test_task_addresses),
+            "test_task_addresses",
+            "1 to 4000000000",
+            &self.test_task_addresses,
+        )?;
+        self.check_files()?;
         self.check_pace()?;
+        self.check_abuse()?;
         range(
             (1..=10_000).contains(&self.http_concurrency),
             "http_concurrency",
@@ -265,6 +354,9 @@ impl Settings {
             "1 to 1000000000000",
             &self.request_log_rows,
         )?;
+        self.check_links()?;
+        self.check_mail()?;
+        self.check_oidc()?;
         range(
             !self.key_prefix.is_empty()
                 && self.key_prefix.bytes().all(|c| c.is_ascii_alphanumeric()),
@@ -272,6 +364,52 @@ impl Settings {
             "letters and digits",
             &self.key_prefix,
         )
+    }
+
+    fn check_files(&self) -> Result<(), SettingsError> {
+        /// Sums of a few of these do not overflow.
+        const MOST: u64 = 1 << 50;
+        let bytes = |name, given: u64, least: u64| match (least..=MOST).contains(&given) {
+            true => Ok(()),
+            false => {
+                let want = if least == 0 { "at most 2^50" } else { "1048576 to 2^50" };
+                Err(SettingsError::Range { name, want, got: given.to_string() })
+            }
+        };
+        bytes("max_workbook_bytes", self.max_workbook_bytes, 1 << 20)?;
+        bytes("max_temporary_bytes", self.max_temporary_bytes, 1 << 20)?;
+        bytes("min_temporary_free", self.min_temporary_free, 0)?;
+        let lasts = self.export_timeout;
+        if !(Duration::from_secs(1)..=MOST_EXPORT).contains(&lasts) {
+            let got = format!("{lasts:?}");
+            return Err(SettingsError::Range { name: "export_timeout", want: "1s to 24h", got });
+        }
+        Ok(())
+    }
+
+    fn check_links(&self) -> Result<(), SettingsError> {
+        let url = &self.public_url;
+        let host = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\?#@".contains(c);
+        let fits = url.is_empty()
+            || host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
+                && url.chars().all(plain);
+        if !fits {
+            let want = "an address such as https://api.example.com";
+            return Err(SettingsError::Range { name: "public_url", want, got: format!("{url:?}") });
+        }
+        let lasts = self.key_link_ttl;
+        if !(Duration::from_secs(60)..=MOST_LINK).contains(&lasts) {
+            let got = format!("{lasts:?}");
+            return Err(SettingsError::Range { name: "key_link_ttl", want: "1m to 7d", got });
+        }
+        let age = self.key_rotation_reminder;
+        if age > MOST_AGE {
+            let got = format!("{age:?}");
+            let want = "at most 36500d";
+            return Err(SettingsError::Range { name: "key_rotation_reminder", want, got });
+        }
+        Ok(())
     }
 
     fn check_pace(&self) -> Result<(), SettingsError> {
@@ -306,57 +444,6 @@ impl Settings {
     /// The lease's length in the database's unit.
     pub fn lease_millis(&self) -> i64 {
         self.lease_ttl.as_millis() as i64
-    }
-}
-
-fn empty_is_none<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: From<String>,
-{
-    Ok(Some(String::deserialize(d)?).filter(|text| !text.is_empty()).map(T::from))
-}
-
-fn switch<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
-    match String::deserialize(d)?.as_str() {
-        "on" | "true" => Ok(true),
-        "off" | "false" => Ok(false),
-        other => Err(de::Error::custom(format!("{other:?} is neither `on` nor `off`"))),
-    }
-}
-
-fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    parse_duration(&text).ok_or_else(|| {
-        de::Error::custom(format!("{text:?} is no duration such as 250ms, 30s, 5m, 30d"))
-    })
-}
-
-fn durations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Duration>, D::Error> {
-    let text = String::deserialize(d)?;
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            parse_duration(part).ok_or_else(|| {
-                de::Error::custom(format!("{part:?} is no duration; wanted are such as 1m,5m,15m"))
-            })
-        })
-        .collect()
-}
-
-/// Reads `250ms`, `30s`, `5m`, `24h`, `30d`, and `0`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    match text[digits..].trim() {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs),
-        "h" => number.checked_mul(3600).map(Duration::from_secs),
-        "d" => number.checked_mul(86_400).map(Duration::from_secs),
-        "" if number == 0 => Some(Duration::ZERO),
-        _ => None,
     }
 }
 
@@ -430,6 +517,7 @@ mod tests {
         for (name, value, expect) in [
             ("LISTMILL_BATCH_SIZE", "0", "batch_size"),
             ("LISTMILL_BATCH_SIZE", "many", "batch_size"),
+            ("LISTMILL_TEST_TASK_ADDRESSES", "0", "test_task_addresses"),
             ("LISTMILL_LEASE_TTL", "30", "30"),
             ("LISTMILL_DATABASE_URL", "mysql://x", "database_url"),
             ("LISTMILL_HTTP_TIMEOUT", "50s", "http_timeout"),
@@ -437,11 +525,34 @@ mod tests {
             ("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", "0", "recipients_per_minute"),
             ("LISTMILL_PACE_HOSTS", "google", "pace_hosts"),
             ("LISTMILL_REQUEST_LOG_ROWS", "0", "request_log_rows"),
+            ("LISTMILL_PUBLIC_URL", "api.example.com", "public_url"),
+            ("LISTMILL_PUBLIC_URL", "https://", "public_url"),
+            ("LISTMILL_PUBLIC_URL", "https://a.example/?x", "public_url"),
+            ("LISTMILL_KEY_LINK_TTL", "8d", "key_link_ttl"),
+            ("LISTMILL_OIDC_ISSUER", "http://login.example.com", "oidc_issuer"),
+            ("LISTMILL_OIDC_ISSUER", "https://login.example.com", "public_url"),
+            ("LISTMILL_OIDC_NAME", " ", "oidc_name"),
+            ("LISTMILL_MAX_WORKBOOK_BYTES", "5", "max_workbook_bytes"),
+            ("LISTMILL_MAX_TEMPORARY_BYTES", "0", "max_temporary_bytes"),
+            ("LISTMILL_MIN_TEMPORARY_FREE", "2000000000000000", "min_temporary_free"),
+            ("LISTMILL_EXPORT_TIMEOUT", "0", "export_timeout"),
+            ("LISTMILL_KEY_ROTATION_REMINDER", "99999d", "key_rotation_reminder"),
+            ("LISTMILL_RESULTS_TTL", "for ever", "for ever"),
+            ("LISTMILL_ABUSE_DEAD_KEYS", "maybe", "dry_run"),
+            ("LISTMILL_ABUSE_NETWORKS_THRESHOLD", "0", "abuse_networks_threshold"),
+            ("LISTMILL_ABUSE_UNKNOWN_KEYS_FIRST", "60d", "abuse_unknown_keys_first"),
+            ("LISTMILL_ABUSE_RATE_LIMITS_SPREAD", "11m", "abuse_rate_limits_spread"),
+            ("LISTMILL_SIGN_UP", "maybe", "maybe"),
+            ("LISTMILL_SIGN_UP_CREDITS", "-1", "sign_up_credits"),
+            ("LISTMILL_SMTP_URL", "http://mail.example.com", "smtp_url"),
+            ("LISTMILL_SMTP_URL", "smtp://mail.example.com", "mail_from"),
+            ("LISTMILL_MAIL_FROM", "nobody", "mail_from"),
         ] {
             let error = load(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(expect), "{name}={value}: {error}");
         }
     }
+
     #[test]
     fn secrets_are_not_shown() {
         let secret = "s3cr3t";
@@ -449,6 +560,12 @@ mod tests {
         let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), secret)).collect();
         pairs.push(("LISTMILL_DATABASE_URL", "postgres://me:s3cr3t@host/db"));
         pairs.push(("LISTMILL_REDIS_URL", "redis://:s3cr3t@host"));
+        pairs.push(("LISTMILL_OIDC_CLIENT_SECRET", secret));
+        pairs.push(("LISTMILL_SMTP_URL", "smtp://me:s3cr3t@host"));
+        pairs.push(("LISTMILL_MAIL_FROM", "Listmill <listmill@example.com>"));
+        let without = load(&pairs).unwrap_err().to_string();
+        assert!(without.contains("public_url") && !without.contains(secret), "{without}");
+        pairs.push(("LISTMILL_PUBLIC_URL", "https://listmill.example.com"));
         let settings = load(&pairs).unwrap();
         assert_eq!(settings.http_header.reveal(), secret);
         assert!(!format!("{settings:?}").contains(secret));

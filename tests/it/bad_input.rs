@@ -172,7 +172,7 @@ async fn queries(size: Size) {
             bad_query(&client, &format!("{list}?{query}")).await;
         }
     }
-    for query in ["status=nonsense", "reason=nonsense", "format=xlsx"] {
+    for query in ["status=nonsense", "reason=nonsense", "format=docx"] {
         bad_query(&client, &format!("{results}?{query}")).await;
     }
     bad_query(&client, "/v1/tasks?status=nonsense").await;

@@ -30,8 +30,22 @@ const ROUTES: &[(&str, &str)] = &[
     ("post", "/v1/keys/{}/disable"),
     ("post", "/v1/keys/{}/enable"),
     ("get", "/v1/keys/{}/usage"),
+    ("get", "/v1/keys/{}/networks"),
     ("get", "/v1/requests"),
     ("get", "/v1/usage"),
+    ("post", "/v2/keys.createKey"),
+    ("post", "/v2/keys.getKey"),
+    ("post", "/v2/keys.updateKey"),
+    ("post", "/v2/keys.deleteKey"),
+    ("post", "/v2/keys.rerollKey"),
+    ("post", "/v2/keys.verifyKey"),
+    ("post", "/v2/keys.whoami"),
+    ("post", "/v2/keys.updateCredits"),
+    ("post", "/v2/apis.createApi"),
+    ("post", "/v2/apis.getApi"),
+    ("post", "/v2/apis.listKeys"),
+    ("post", "/v2/apis.deleteApi"),
+    ("get", "/v2/liveness"),
 ];
 
 /// `/v1/tasks/{id}` → `/v1/tasks/{}`: names of parameters are the document's own affair.

@@ -33,6 +33,7 @@ async fn the_gate_says_who_it_was(size: Size) {
             assert_eq!(reply.header("x-listmill-account"), Some(owner.account.as_str()));
             assert_eq!(reply.header("x-listmill-key"), Some(owner.key.id.as_str()));
             assert_eq!(reply.header("x-listmill-scopes"), Some("*"));
+            assert_eq!(reply.header("x-listmill-environment"), Some("live"));
             assert_eq!(reply.header("x-request-id"), Some("r-1"));
             assert_eq!(reply.header("cache-control"), Some("no-store"));
             send(app.anonymous().request(method.clone(), path)).await.expect(401);
@@ -109,6 +110,7 @@ async fn through(client: &Client) -> listmill_tests::Reply {
     let request = client.request(Method::POST, "/things?scope=none").body("a body");
     let request =
         request.header("x-listmill-account", "acct_forged").header("x-listmill-key", "key_forged");
+    let request = request.header("x-listmill-environment", "forged");
     send(request.header("x-listmill-scopes", "forged")).await
 }
 
@@ -122,6 +124,7 @@ async fn guards(app: &Deployment, port: u16) {
     assert!(head.contains(&format!("x-listmill-account: {}", owner.account)), "{head}");
     assert!(head.contains(&format!("x-listmill-key: {}", owner.key.id)), "{head}");
     assert!(head.contains("x-listmill-scopes: *") && !head.contains("forged"), "{head}");
+    assert!(head.contains("x-listmill-environment: live"), "{head}");
     assert!(!head.contains(&owner.key.secret.to_lowercase()), "the upstream need not see the key");
     through(&Client::new(vec![base.clone()], None)).await.expect(401);
     through(&of("VECnonsense")).await.expect(401);

@@ -67,7 +67,7 @@ async fn samples_do_what_they_say() {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("it/samples/refusals.rs"),
     );
     assert_eq!(source.expect("the sample"), snippet("docs/KEYS.md", "rust"), "one is the other");
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let http = listmill_tests::client::http().build().expect("a client");
     let url = format!("{}/v1/account/credits", app.apis[0].base());
     let credits = refusals::get(&http, &url, &owner.key.secret).await.expect("credits");
     assert_eq!(credits["email_credit"], 7.0);

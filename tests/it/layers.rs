@@ -39,6 +39,11 @@ const RULES: &[Rule] = &[
     Rule { under: "shared/src/throttle", except: &[], never: &["crate::store", "crate::app"] },
     Rule { under: "shared/src", except: &[], never: &["axum::", "apalis::"] },
     Rule {
+        under: "shared/src",
+        except: &["shared/src/app/submit/read/workbook/"],
+        never: &["calamine::", "zip::"],
+    },
+    Rule {
         under: "api/src",
         except: &[],
         never: &["listmill_worker", "sqlx::", "apalis::", "redis::"],

@@ -33,7 +33,7 @@ fn unknown_key() -> String {
 }
 
 async fn a_reported_key_ends_at_once_and_its_task_goes_on(size: Size) {
-    let app = Setup::new(size).latency("20ms").concurrency(64).start().await;
+    let app = Setup::new(size).latency("150ms").concurrency(64).start().await;
     let a = app.customer(2_000).await;
     let b = app.client(&app.create_key(&a.account).await.secret);
     let task = a.client.submit(&lists::people(2_000)).await.id;
@@ -56,6 +56,14 @@ async fn a_reported_key_ends_at_once_and_its_task_goes_on(size: Size) {
     a.client.get("/v1/tasks").await.expect_body(403, &suspended());
     let done = b.wait_completed(&task).await;
     b.assert_whole(&done, 2_000).await;
+    // A suspension that ends by itself is no end of a key that is public.
+    let c = app.create_key(&a.account).await;
+    let suspend = ["admin", "key", "suspend", &c.id, "--reason", "a while", "--for", "1h"];
+    app.cli(&suspend).await.expect_success();
+    app.anonymous().post(REPORT, &json!({ "key": c.secret })).await.expect(200);
+    let shown = b.get(&format!("/v1/keys/{}", c.id)).await.expect(200).json();
+    assert_eq!(shown["suspended_until"], Value::Null, "{shown}");
+    assert_eq!(shown["suspended_reason"], LEAKED, "{shown}");
     // An operator can; and a second report ends it again.
     app.unsuspend(&a.key).await;
     a.client.get("/v1/tasks").await.expect(200);

@@ -1,6 +1,8 @@
 //! The black-box suite: what the product promises, asked over HTTP or the command line; and the
 //! conformance suite of the store ([`store`]).
 
+mod abuse;
+mod account_events;
 mod audit_log;
 mod bad_input;
 mod bad_input_lists;
@@ -10,6 +12,7 @@ mod corpus;
 mod crash;
 mod credits;
 mod crowd;
+mod dashboard;
 mod disk;
 mod doctor;
 mod documents;
@@ -45,6 +48,9 @@ mod states;
 mod store;
 mod submission;
 mod tasks;
+mod timeline;
+mod usage;
 mod verdicts;
 mod verify;
 mod windows;
+mod workbooks;

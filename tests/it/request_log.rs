@@ -172,11 +172,12 @@ async fn usage_adds_up(size: Size) {
     let file = client.get("/v1/usage?group_by=key&format=csv").await.expect(200);
     assert!(file.header("content-type").is_some_and(|kind| kind.starts_with("text/csv")));
     let text = file.text();
-    assert_eq!(text.lines().next(), Some("at,key,outcome,requests"), "{text}");
+    assert_eq!(text.lines().next(), Some("at,key,outcome,requests,credits"), "{text}");
     let of_key = |outcome: &str| -> i64 {
         let middle = format!(",{},{outcome},", key.id);
         let counts = text.lines().filter_map(|line| line.split_once(&middle));
-        counts.map(|(_, count)| count.parse::<i64>().expect("a number")).sum()
+        let requests = counts.map(|(_, rest)| rest.split_once(',').expect("two numbers").0);
+        requests.map(|count| count.parse::<i64>().expect("a number")).sum()
     };
     assert_eq!((of_key("accepted"), of_key("unknown")), (8, 4), "{text}");
     // Nothing of it is a stranger's.

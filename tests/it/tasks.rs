@@ -19,6 +19,9 @@ const TASK: &[&str] = &[
     "started_at",
     "finished_at",
     "created_by_key",
+    "created_by",
+    "results_expire_at",
+    "environment",
 ];
 const COUNTS: &[&str] = &[
     "submitted",

@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use listmill_tests::admin::{Outcome, run};
 use listmill_tests::process::{Launch, Process};
 use listmill_tests::setup::binary;
-use listmill_tests::{eventually, scratch};
+use listmill_tests::{eventually, scratch, workbook};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
@@ -233,6 +233,25 @@ async fn single_addresses_are_told_with_their_grounds() {
     assert!(made_up.stdout.contains("made up"), "{made_up:#?}");
 }
 
+/// Its rows come back as CSV, whatever it is called.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workbook() {
+    let desk = Desk::new().await;
+    let book = workbook::of_csv("name,mail\nAnna,known1@shop.test\nBert,nobody@shop.test\n");
+    desk.write("people.xlsx", &book);
+    desk.write("export.dat", &book);
+    desk.verify(&["people.xlsx", "--column", "B"]).await.expect_success();
+    let results = desk.read("people-results.csv");
+    assert!(results.starts_with("name,mail,listmill_status,"), "{results}");
+    assert!(results.contains("Anna,known1@shop.test,deliverable,"), "{results}");
+    assert!(results.contains("Bert,nobody@shop.test,undeliverable,"), "{results}");
+    let outcome = desk.verify(&["export.dat", "--sheet", "Nowhere"]).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("\"Sheet1\""), "{outcome:#?}");
+    desk.verify(&["export.dat", "--sheet", "sheet1"]).await.expect_success();
+    assert!(std::fs::read_dir(desk.folder.join("tmp")).expect("a folder").next().is_none());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_say_what_to_do() {
     let desk = Desk::new().await;
@@ -250,7 +269,8 @@ async fn refusals_say_what_to_do() {
         (&["list.txt", "book.xlsx"], "one list at a time"),
         (&["list.txt", "--column", "x", "--output", "o.csv"], "--column is for tables"),
         (&["list.txt", "--json", "--output", "-"], "stdout"),
-        (&["book.xlsx"], "save it as CSV"),
+        (&["book.xlsx"], "or as CSV"),
+        (&["list.txt", "--sheet", "x", "--output", "o.csv"], "--sheet is for workbooks"),
         (&["empty.csv"], "no address"),
         (&["names.csv"], "--column"),
         (&["broken.csv.gz"], "cannot be unpacked"),

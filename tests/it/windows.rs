@@ -104,6 +104,25 @@ async fn a_call_is_one_round_trip_and_its_keys_expire() {
     .await;
 }
 
+/// A crowd that names many limits each does not keep Redis from everybody else by one long call.
+#[tokio::test]
+async fn a_call_is_bounded_in_rows() {
+    const CROWD: u64 = 60;
+    let redis = Redis::start().await;
+    let windows = process(&redis).patient(Duration::from_secs(10));
+    let names: Vec<String> = (0..50).map(|i| format!("limit{i}")).collect();
+    let window = |name| Window { name, limit: 1_000, window_ms: 60_000, cost: 1 };
+    let limits: Vec<Window<'_>> = names.iter().map(|name| window(name.as_str())).collect();
+    windows.take(0, &limits, 0).await;
+    redis.command("CONFIG RESETSTAT").expect("Redis answers");
+    let crowd = (0..CROWD).map(|owner| windows.take(owner.into(), &limits, 0));
+    for told in futures::future::join_all(crowd).await {
+        assert!(told.len() == limits.len() && told.iter().all(|one| !one.exceeded));
+    }
+    // Two of them fill a call.
+    assert!(redis.calls("evalsha") >= CROWD / 2, "{} calls", redis.calls("evalsha"));
+}
+
 #[tokio::test]
 async fn a_row_stays_small() {
     let redis = Redis::start().await;

@@ -13,6 +13,23 @@ use crate::deployment::Deployment;
 use crate::poll::within;
 use crate::process::Launch;
 
+/// How package managers say that they reach nobody.
+const UNREACHABLE: &[&str] = &[
+    "ENOTFOUND",
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "ETIMEDOUT",
+    "ENETUNREACH",
+    "EHOSTUNREACH",
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+    "ReadTimeoutError",
+];
+
 /// What a command left behind.
 #[derive(Debug)]
 pub struct Outcome {
@@ -40,6 +57,12 @@ impl Outcome {
 
     pub fn text(&self) -> String {
         format!("{}\n{}", self.stdout, self.stderr)
+    }
+
+    /// A package manager that reached nobody.
+    pub fn says_unreachable(&self) -> bool {
+        let text = self.text();
+        UNREACHABLE.iter().any(|word| text.contains(word))
     }
 }
 

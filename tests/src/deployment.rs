@@ -30,7 +30,7 @@ impl Node {
     /// Status and body of `/healthz`, `/readyz` or `/metrics`; `None` while nobody answers.
     pub async fn probe(&self, path: &str) -> Option<(u16, String)> {
         let url = format!("{}{path}", self.base());
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5));
+        let client = crate::client::http().timeout(Duration::from_secs(5));
         let answer = client.build().expect("a client").get(url).send().await.ok()?;
         let status = answer.status().as_u16();
         Some((status, answer.text().await.ok()?))
@@ -242,6 +242,19 @@ impl Deployment {
         }
     }
 
+    /// The server, out of the deployment's hands until it is given back: to restart it while others look on.
+    pub fn lend_postgres(&mut self) -> Box<Postgres> {
+        let brought = Database::Brought(self.database_url());
+        match std::mem::replace(&mut self.database, brought) {
+            Database::Own(server) => server,
+            _ => panic!("ask for it with Setup::own_postgres"),
+        }
+    }
+
+    pub fn give_back(&mut self, server: Box<Postgres>) {
+        self.database = Database::Own(server);
+    }
+
     pub fn redis(&mut self) -> &mut Redis {
         self.redis.as_mut().expect("a scaled deployment has Redis")
     }
@@ -300,11 +313,13 @@ impl Deployment {
         }
     }
 
-    /// The end of every test: nothing fell over, the ledger adds up, no secret was logged.
+    /// The end of every test: nothing fell over, the ledger adds up, no secret was logged, stands in an argument,
+    /// or would be dumped.
     pub async fn finish(mut self) {
         self.cont();
         self.assert_all_up();
         self.reconcile().await;
+        self.assert_no_secret_shown();
         self.stop();
         self.assert_no_secret_logged();
         self.finished = true;
@@ -328,6 +343,26 @@ impl Deployment {
     fn stop(&mut self) {
         for node in self.apis.iter_mut().chain(&mut self.workers) {
             node.process.kill9();
+        }
+    }
+
+    /// Every user of a machine can read the arguments of its processes; whoever has its disk, their dumps.
+    fn assert_no_secret_shown(&self) {
+        let secrets = self.secrets.lock().expect("not poisoned").clone();
+        for node in self.apis.iter().chain(&self.workers) {
+            let Process { name, .. } = &node.process;
+            if !node.process.is_expected_up() {
+                continue;
+            }
+            let of = |what: &str| std::fs::read(format!("/proc/{}/{what}", node.process.pid()));
+            let arguments = of("cmdline").expect("a process");
+            let arguments = String::from_utf8_lossy(&arguments);
+            let shown = secrets.iter().any(|secret| arguments.contains(secret.as_str()));
+            assert!(!shown, "{name} has an API key among its arguments");
+            let limits = String::from_utf8(of("limits").expect("a process")).expect("text");
+            let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+            let soft = core.and_then(|line| line.split_whitespace().nth(4));
+            assert_eq!(soft, Some("0"), "{name} would be dumped: {core:?}");
         }
     }
 

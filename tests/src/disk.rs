@@ -22,7 +22,8 @@ impl Disk {
         able
     }
 
-    pub(crate) fn mount(at: &Path, mib: u64) -> Self {
+    /// An empty one of this size, at a path that is not there yet.
+    pub fn mount(at: &Path, mib: u64) -> Self {
         Self::try_mount(at, mib).unwrap_or_else(|why| panic!("mount: {why}"))
     }
 

@@ -1,8 +1,9 @@
 //! Server-sent events, read from a stream of bytes.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -41,15 +42,63 @@ fn parse(block: &str) -> Option<Event> {
     seen.then_some(event)
 }
 
+/// Events as they arrive.
+pub struct Events {
+    stream: Pin<Box<dyn Stream<Item = reqwest::Result<Vec<u8>>> + Send>>,
+    text: String,
+}
+
+impl Events {
+    /// The next one; `None`: the stream has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let event = parse(block);
+                self.text = rest.to_owned();
+                if event.is_some() {
+                    return event;
+                }
+            }
+            let bytes = self.stream.next().await?.expect("no break");
+            self.text.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+            self.text = self.text.replace("\r\n", "\n");
+        }
+    }
+
+    /// All up to the first that fits, which must come within a minute.
+    pub async fn until(&mut self, what: &str, fits: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let mut all: Vec<Event> = Vec::new();
+        let reading = async {
+            while !all.last().is_some_and(&fits) {
+                all.push(self.next().await.expect("the stream goes on"));
+            }
+        };
+        within(what, Duration::from_secs(60), reading).await;
+        all
+    }
+}
+
 impl Client {
     /// Listens until the task's `done` (or the end of the stream).
     pub async fn events_until_done(&self, task: &str, last_id: Option<&str>) -> Vec<Event> {
-        let listen = self.listen(task, last_id);
+        let listen = async {
+            let mut stream = self.events(&format!("/v1/tasks/{task}/events"), last_id).await;
+            let mut events = Vec::new();
+            while let Some(event) = stream.next().await {
+                let done = event.name == "done";
+                events.push(event);
+                if done {
+                    break;
+                }
+            }
+            events
+        };
         within("events until done", Duration::from_secs(60), listen).await
     }
 
-    async fn listen(&self, task: &str, last_id: Option<&str>) -> Vec<Event> {
-        let mut request = self.request(Method::GET, &format!("/v1/tasks/{task}/events"));
+    /// Listens at a path.
+    pub async fn events(&self, path: &str, last_id: Option<&str>) -> Events {
+        let mut request = self.request(Method::GET, path);
         if let Some(id) = last_id {
             request = request.header("last-event-id", id);
         }
@@ -57,21 +106,8 @@ impl Client {
         assert_eq!(answer.status().as_u16(), 200);
         let kind = answer.headers()["content-type"].to_str().expect("text").to_owned();
         assert!(kind.starts_with("text/event-stream"), "{kind}");
-        let mut stream = answer.bytes_stream();
-        let mut events = Vec::new();
-        let mut text = String::new();
-        while let Some(bytes) = stream.next().await {
-            text.push_str(std::str::from_utf8(&bytes.expect("no break")).expect("UTF-8"));
-            text = text.replace("\r\n", "\n");
-            while let Some((block, rest)) = text.split_once("\n\n") {
-                events.extend(parse(block));
-                text = rest.to_owned();
-            }
-            if events.last().is_some_and(|event: &Event| event.name == "done") {
-                break;
-            }
-        }
-        events
+        let stream = answer.bytes_stream().map(|bytes| bytes.map(|bytes| bytes.to_vec()));
+        Events { stream: Box::pin(stream), text: String::new() }
     }
 }
 

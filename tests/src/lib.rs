@@ -12,6 +12,9 @@
 //!   be full, a clock that is wrong
 //! - [`deployment::Deployment`]: a running product in one of two [`Size`]s
 //! - [`client::Client`]: the API as a holder of one key sees it
+//! - [`browser::Browser`]: the dashboard as a person with a browser sees it
+//! - [`letterbox::Letterbox`]: where the product's own mails go
+//! - [`archive`], [`workbook`]: ZIP and XLSX, as somebody else reads and writes them
 //!
 //! Invariants:
 //! - Nothing is left behind, however the test process ends: children carry a parent-death
@@ -23,18 +26,24 @@
 //! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
 //! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FAIR_SECONDS` (20), `LISTMILL_TEST_DISK_FULL` (seconds,
 //! 10), `LISTMILL_TEST_FREEZE` (seconds, 20), `LISTMILL_TEST_FREEZES` (12), `LISTMILL_TEST_LONGEST_FREEZE`
-//! (seconds, 5), `LISTMILL_TEST_PROPERTY_CASES` (24), `LISTMILL_TEST_BIG=1` and `LISTMILL_TEST_SOAK=1` (longer
-//! lists, longer waits), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+//! (seconds, 5), `LISTMILL_TEST_IMPORT_ROWS` (20,000), `LISTMILL_TEST_PROPERTY_CASES` (24), `LISTMILL_TEST_BIG=1`
+//! and `LISTMILL_TEST_SOAK=1` (longer lists, longer waits), `LISTMILL_TEST_SCALE=1` (very many tasks), `LISTMILL_TEST_PICTURES=1`
+//! (make the pictures in `docs/pictures` anew), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
 
 pub mod admin;
+pub mod archive;
+pub mod browser;
 pub mod client;
 pub mod clock;
+pub mod dashboard;
 pub mod deployment;
 pub mod disk;
 pub mod events;
 pub mod faketime;
 pub mod forwarder;
 pub mod freeze;
+pub mod html;
+pub mod letterbox;
 pub mod lists;
 pub mod metrics;
 pub mod nsd;
@@ -55,9 +64,12 @@ pub mod setup;
 pub mod slots;
 pub mod sql;
 pub mod task;
+pub mod workbook;
 
 pub use admin::{Customer, Key};
+pub use browser::Browser;
 pub use client::Client;
+pub use dashboard::{Login, Person};
 pub use deployment::Deployment;
 pub use poll::{eventually, within};
 pub use reply::Reply;

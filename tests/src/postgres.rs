@@ -179,7 +179,7 @@ fn id(args: &[&str]) -> Option<u32> {
 }
 
 /// Debian keeps the server's programs out of the path, one folder for each major version.
-pub(crate) fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .filter_map(|entry| {

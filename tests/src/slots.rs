@@ -3,7 +3,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-const SLOTS: u32 = 4;
+const SLOTS: u32 = 6;
 static FREE: Semaphore = Semaphore::const_new(SLOTS as usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 const QUIET_TRIES: usize = 300;
 const QUIET_WAIT: Duration = Duration::from_millis(100);
 
-/// The company of every batch of this process.
+/// The company of the batches of this process that share its means.
 #[derive(Debug, Clone, Default)]
 pub struct House(Arc<RwLock<()>>);
 

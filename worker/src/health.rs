@@ -1,5 +1,7 @@
 //! Whether the provider can work, for everybody here who has to know.
 
+use std::sync::Arc;
+
 use listmill_shared::app::provider::{Health, Provider};
 use tokio::sync::watch;
 
@@ -15,7 +17,15 @@ impl ProviderHealth {
 
     /// Is it known not to work?
     pub fn is_down(&self) -> bool {
-        self.0.as_ref().is_some_and(|health| matches!(*health.borrow(), Health::Down { .. }))
+        self.why_down().is_some()
+    }
+
+    /// Why it is known not to work, for people.
+    pub fn why_down(&self) -> Option<Arc<str>> {
+        match &*self.0.as_ref()?.borrow() {
+            Health::Down { why } => Some(why.clone()),
+            Health::Working => None,
+        }
     }
 
     /// Ends when it goes down or comes back.

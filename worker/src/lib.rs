@@ -28,4 +28,4 @@ mod stops;
 mod sweeper;
 mod turns;
 
-pub use runtime::{WorkerError, run};
+pub use runtime::{Home, WorkerError, run};

@@ -33,20 +33,40 @@ use crate::stops::Stops;
 /// Between two tries to begin alone.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
-/// What every processor of this process shares.
-pub struct Shared {
-    pub app: App,
+/// Who verifies here, and how much at once.
+#[derive(Clone)]
+pub struct Means {
     pub provider: Arc<dyn Provider>,
     pub health: ProviderHealth,
     /// One an address under way.
     pub permits: Arc<Semaphore>,
     pub backlog: Arc<Backlog>,
+    /// Who may be at work beside a batch: what is free neither waits for what is paid for, nor is waited for.
+    pub house: House,
+}
+
+impl Means {
+    /// Up to `permits` addresses at once, batches of up to `batch`.
+    pub fn new(provider: Arc<dyn Provider>, permits: usize, batch: usize) -> Self {
+        let health = ProviderHealth::of(&*provider);
+        let permits = Arc::new(Semaphore::new(permits));
+        let (backlog, house) = (Backlog::new(batch), House::default());
+        Self { provider, health, permits, backlog, house }
+    }
+}
+
+/// What every processor of this process shares.
+pub struct Shared {
+    pub app: App,
+    /// For what accounts pay for.
+    pub live: Means,
+    /// For sandbox tasks, so that what is free takes nothing of what is paid for.
+    pub sandbox: Means,
     pub leaser: Leaser,
     pub leases: Arc<Leases>,
     pub stops: Arc<Stops>,
     pub settler: Settler,
     pub dispatcher: Dispatcher,
-    pub house: House,
     /// Start nothing more.
     pub drain: CancellationToken,
     /// Drop what is under way.
@@ -54,11 +74,19 @@ pub struct Shared {
     pub inflight: metrics::Gauge,
 }
 
-/// Takes one delivery to its end: its batch is stored, handed back, or not ours.
-pub async fn process(shared: Arc<Shared>, delivery: Delivery, share: Share) {
+impl Shared {
+    /// Those for sandbox tasks, or for the others.
+    pub fn means(&self, sandbox: bool) -> &Means {
+        if sandbox { &self.sandbox } else { &self.live }
+    }
+}
+
+/// Takes one delivery to its end: its batch is stored, handed back, or not ours. `sandbox`: it came by the line of
+/// sandbox tasks.
+pub async fn process(shared: Arc<Shared>, delivery: Delivery, share: Share, sandbox: bool) {
     let batch = delivery.batch;
     let permit = tokio::select! {
-        permit = shared.permits.clone().acquire_owned() => permit.ok(),
+        permit = shared.means(sandbox).permits.clone().acquire_owned() => permit.ok(),
         () = shared.drain.cancelled() => None,
     };
     let leased = match permit {
@@ -67,7 +95,7 @@ pub async fn process(shared: Arc<Shared>, delivery: Delivery, share: Share) {
     };
     if leased.is_err() {
         // Taken off the queue, but not leased: somebody else may have it.
-        let _ = shared.app.send(&[Sent { batch, first: false }]).await;
+        let _ = shared.app.send(&[Sent { batch, first: false, sandbox }]).await;
     }
     // The lease says all from now on; should a crash of the database undo it, the sweeper sends again.
     if let Err(error) = shared.app.queue.ack(delivery).await {
@@ -118,20 +146,21 @@ async fn work_on(
         }
     };
     let caution = Caution::of(lease.lost, batch.len() - lease.done.len());
+    let house = &shared.means(lease.sandbox).house;
     let mut permit = Some(permit);
-    let company = match (caution, shared.house.try_join()) {
+    let company = match (caution, house.try_join()) {
         (Caution::None, Some(others)) => Some(others),
         (Caution::None, None) => {
             // Those at work must end first, and need permits for that.
             permit = None;
-            Some(shared.house.join().await)
+            Some(house.join().await)
         }
         (_, others) => {
             drop(others);
             permit = None;
             tracing::warn!(batch = ?lease.batch, lost = lease.lost, ?caution, "its leases keep being lost");
             tokio::select! {
-                company = shared.house.alone() => Some(company),
+                company = house.alone() => Some(company),
                 () = lost.cancelled() => return,
                 // Handed back below without being asked about: this loss would be no sign of anything.
                 () = shared.drain.cancelled() => None,

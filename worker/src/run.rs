@@ -11,6 +11,8 @@
 //! * An address whose turn to be asked comes soon waits for it here ([`crate::turns`]), holding its
 //!   credit but no permit; it has no result yet if the batch is handed back first.
 //! * An address whose verification panics is `internal_error`.
+//! * A batch of a sandbox task asks the sandbox, whatever the provider is and however it is, with permits of its
+//!   own; all its results are free.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -34,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Share;
 use crate::company::Company;
-use crate::processor::Shared;
+use crate::processor::{Means, Shared};
 use crate::stops::Course;
 use crate::turns::{SOON, Turn, Turns};
 
@@ -90,6 +92,7 @@ enum End {
 /// A leased batch at work.
 pub struct Run {
     shared: Arc<Shared>,
+    means: Means,
     lease: Lease,
     batch: Arc<Batch>,
     /// The next entry to look at.
@@ -135,9 +138,10 @@ impl Run {
         let valid = (lease.first_seq..).zip(batch.iter()).filter(|(_, entry)| entry.valid);
         let suspects = caution.most().map(|most| lease.suspects(valid.map(|(seq, _)| seq), most));
         Self {
+            means: shared.means(lease.sandbox).clone(),
             shared,
             next: 0,
-            startable: lease.held,
+            startable: lease.startable(),
             suspects,
             caution,
             findings: Vec::with_capacity(batch.len().min(STEP_ROWS)),
@@ -191,7 +195,7 @@ impl Run {
         course: &mut watch::Receiver<Course>,
     ) -> End {
         let shared = self.shared.clone();
-        let mut health = shared.health.clone();
+        let (mut health, permits) = (self.means.health.clone(), self.means.permits.clone());
         let mut step_due = None;
         loop {
             let halted =
@@ -240,7 +244,7 @@ impl Run {
                         self.note(outcome);
                     }
                 }
-                permit = shared.permits.clone().acquire_owned(), if more => {
+                permit = permits.clone().acquire_owned(), if more => {
                     self.permit = permit.ok();
                 }
                 () = tokio::time::sleep_until(next_turn), if turn_at.is_some() && !more => {}
@@ -322,7 +326,7 @@ impl Run {
     async fn start_what_can(&mut self) {
         while self.has_more() {
             let Some(permit) =
-                self.permit.take().or_else(|| self.shared.permits.clone().try_acquire_owned().ok())
+                self.permit.take().or_else(|| self.means.permits.clone().try_acquire_owned().ok())
             else {
                 return;
             };
@@ -357,6 +361,7 @@ impl Run {
     /// The next address's verification.
     fn start(&mut self) -> BoxFuture<'static, Outcome> {
         let (shared, batch) = (self.shared.clone(), self.batch.clone());
+        let (means, sandbox) = (self.means.clone(), self.lease.sandbox);
         let (index, attempt) = self.take_next();
         let seq = self.lease.first_seq + index as i64;
         let (of, give_up) = (self.lease.batch, self.caution == Caution::GiveUp);
@@ -365,7 +370,7 @@ impl Run {
             let asked = match give_up {
                 true => Ok((ended_processes(), attempt)),
                 false => {
-                    AssertUnwindSafe(ask(&*shared.provider, address, attempt)).catch_unwind().await
+                    AssertUnwindSafe(ask(&*means.provider, address, attempt)).catch_unwind().await
                 }
             };
             let (verdict, attempts) = asked.unwrap_or_else(|_| {
@@ -379,8 +384,8 @@ impl Run {
                 )
             });
             let now = shared.app.now();
-            if verdict.temporary && shared.provider.follow_up() == FollowUp::Later {
-                if shared.health.is_down() {
+            if verdict.temporary && means.provider.follow_up() == FollowUp::Later {
+                if means.health.is_down() {
                     return Outcome::Dropped;
                 }
                 if let Some(wait) = verdict.again_in.filter(|wait| *wait <= SOON) {
@@ -393,7 +398,7 @@ impl Run {
             let detail = verdict.detail.filter(|_| shared.app.settings.evidence);
             Outcome::Found(Finding {
                 seq,
-                credit: verdict.reason.credit(),
+                credit: verdict.reason.credit_in(sandbox),
                 verdict: Verdict { detail, ..verdict },
                 attempts,
                 checked_at: now,

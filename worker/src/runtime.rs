@@ -3,10 +3,12 @@
 //!
 //! A delivery is taken only while a permit is free and few leased addresses wait to be started, so
 //! a worker does not sit on work that another could do. An account's first batch does not wait for that: its
-//! addresses take turns with those of all others. Handlers run as tasks of their own: a
+//! addresses take turns with those of all others. Sandbox tasks have a line and permits of their own, whatever the
+//! provider is doing. Handlers run as tasks of their own: a
 //! stream that ends or fails is built anew, and cancels nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use apalis::prelude::*;
@@ -15,6 +17,7 @@ use futures::stream::{self, BoxStream};
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
 use listmill_shared::domain::batch::BatchRef;
+use listmill_shared::domain::clock::Millis;
 use listmill_shared::queue::{Delivery, Line};
 use listmill_shared::store::StoreError;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -22,23 +25,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backlog::{Backlog, Share};
-use crate::company::House;
+use crate::backlog::Share;
 use crate::dispatcher::Dispatcher;
-use crate::health::ProviderHealth;
 use crate::leaser::Leaser;
 use crate::leases::Leases;
-use crate::processor::{Shared, process};
+use crate::processor::{Means, Shared, process};
 use crate::settler::Settler;
 use crate::stops::Stops;
 use crate::sweeper::Sweeper;
 
 /// After the grace, what is left has this long to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
+/// Then, this long to say that it is gone.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Batches set aside that are due and wait for their turn here.
 const LANE: usize = 256;
 /// First batches of accounts in hand at once.
 const FIRST: usize = 256;
+/// Batches of sandbox tasks in hand at once, and their part of the addresses verified at once.
+const SANDBOX: usize = 64;
+const SANDBOX_PART: usize = 4;
 const BACK_OFF: Duration = Duration::from_millis(500);
 
 /// Why the worker could not run.
@@ -53,8 +59,9 @@ pub enum WorkerError {
 struct Job {
     delivery: Delivery,
     share: Share,
-    /// Its place among the first batches.
-    first: Option<OwnedSemaphorePermit>,
+    /// Its place among the first batches, or those of sandbox tasks.
+    place: Option<OwnedSemaphorePermit>,
+    sandbox: bool,
 }
 
 /// What a handler needs.
@@ -64,39 +71,50 @@ struct Context {
     running: TaskTracker,
 }
 
+/// Where a worker lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In a process of its own: an operator may drain it, and `drain` is cancelled then, as by a signal.
+    Own,
+    /// In a process that does something else, too, and ends with that.
+    Shared,
+}
+
 /// Works until `drain` is cancelled and what was under way has ended, or the grace is over.
 pub async fn run(
     app: App,
     provider: Arc<dyn Provider>,
     drain: CancellationToken,
+    home: Home,
 ) -> Result<(), WorkerError> {
     let worker = Identity::of(&app);
-    let health = ProviderHealth::of(&*provider);
-    let (lane, woken) = mpsc::channel(LANE);
     let concurrency = app.settings.worker_concurrency;
+    let batch = app.settings.batch_size as usize;
+    let live = Means::new(provider, concurrency, batch);
+    let sandbox = Means::new(app.sandbox.clone(), concurrency.div_ceil(SANDBOX_PART), batch);
+    let (health, backlog) = (live.health.clone(), live.backlog.clone());
+    let (lane, woken) = mpsc::channel(LANE);
     let leases = Arc::new(Leases::default());
     let stops = Arc::new(Stops::default());
     let dispatcher = Dispatcher::default();
-    let (settler, settling) = Settler::start(app.clone(), leases.clone(), dispatcher.clone());
+    let verified = Arc::new(AtomicU64::new(0));
+    let (settler, settling) =
+        Settler::start(app.clone(), leases.clone(), dispatcher.clone(), verified.clone());
     let shared = Arc::new(Shared {
         app: app.clone(),
-        provider,
-        health: health.clone(),
-        permits: Arc::new(Semaphore::new(concurrency)),
-        backlog: Backlog::new(app.settings.batch_size as usize),
+        live,
+        sandbox,
         leaser: Leaser::start(app.clone(), leases.clone(), worker.source.clone(), drain.clone()),
         leases: leases.clone(),
         stops: stops.clone(),
         settler,
         dispatcher: dispatcher.clone(),
-        house: House::default(),
         drain: drain.clone(),
         abort: CancellationToken::new(),
         inflight: metrics::gauge!("listmill_inflight_addresses"),
     });
     let context = Context { shared: shared.clone(), running: TaskTracker::new() };
-    tracing::info!(worker = %worker.name, concurrency, provider = shared.provider.name(), "worker started");
-    let backlog = shared.backlog.clone();
+    tracing::info!(worker = %worker.name, concurrency, provider = shared.live.provider.name(), "worker started");
     let (app_ref, lane_ref) = (&app, &lane);
     let sweeper = Sweeper {
         app: app_ref,
@@ -105,6 +123,9 @@ pub async fn run(
         lane: lane_ref,
         dispatcher: &dispatcher,
         backlog: &backlog,
+        leases: &leases,
+        verified: &verified,
+        drain: (home == Home::Own).then_some(&drain),
     };
     let around = async {
         tokio::join!(
@@ -132,6 +153,8 @@ pub async fn run(
         tracing::warn!("not everything could be written; the rest returns to the queue by itself");
     }
     abort.cancel();
+    // Else it is taken for one that has fallen silent, and what it could do for one that can be had.
+    let _ = tokio::time::timeout(LAST_WORD, app.store.forget_worker(&worker.name)).await;
     tracing::info!(worker = %worker.name, "worker stopped");
     Ok(())
 }
@@ -149,6 +172,7 @@ async fn supervise(
     let deliveries = Deliveries {
         first: Arc::new(Mutex::new(app.queue.deliveries(name.to_owned(), Line::First))),
         usual: Arc::new(Mutex::new(stream::select(woken, usual).boxed())),
+        sandbox: Arc::new(Mutex::new(app.queue.deliveries(name.to_owned(), Line::Sandbox))),
     };
     let mut generation = 0;
     while !drain.is_cancelled() {
@@ -181,7 +205,7 @@ fn build(
         .backend(jobs(&deliveries, context.shared.clone()))
         .data(context.clone())
         .catch_panic()
-        .concurrency(context.shared.app.settings.worker_concurrency.max(64) + FIRST)
+        .concurrency(context.shared.app.settings.worker_concurrency.max(64) + FIRST + SANDBOX)
         .build(handle)
         .stream()
         .boxed()
@@ -195,26 +219,36 @@ type Stream = Arc<Mutex<BoxStream<'static, Delivery>>>;
 struct Deliveries {
     first: Stream,
     usual: Stream,
+    sandbox: Stream,
 }
 
-/// The jobs of both lines.
+/// The jobs of all lines.
 fn jobs(
     deliveries: &Deliveries,
     shared: Arc<Shared>,
 ) -> BoxStream<'static, Result<Job, std::convert::Infallible>> {
-    let first = first_jobs(deliveries.first.clone(), shared.clone());
-    stream::select(first, usual_jobs(deliveries.usual.clone(), shared)).map(Ok).boxed()
+    let first = bounded_jobs(deliveries.first.clone(), shared.clone(), FIRST, false);
+    let sandbox = bounded_jobs(deliveries.sandbox.clone(), shared.clone(), SANDBOX, true);
+    let usual = usual_jobs(deliveries.usual.clone(), shared);
+    stream::select(stream::select(first, sandbox), usual).map(Ok).boxed()
 }
 
-/// First batches of accounts, a bounded number of them at once.
-fn first_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job> {
-    let places = Arc::new(Semaphore::new(FIRST));
-    stream::unfold((deliveries, shared, places), |(deliveries, shared, places)| async move {
-        shared.health.clone().working().await;
-        let first = places.clone().acquire_owned().await.ok()?;
+/// First batches of accounts, or those of sandbox tasks: so many of them at once.
+fn bounded_jobs(
+    deliveries: Stream,
+    shared: Arc<Shared>,
+    most: usize,
+    sandbox: bool,
+) -> BoxStream<'static, Job> {
+    let places = Arc::new(Semaphore::new(most));
+    stream::unfold((deliveries, shared, places), move |(deliveries, shared, places)| async move {
+        let means = shared.means(sandbox);
+        means.health.clone().working().await;
+        let place = places.clone().acquire_owned().await.ok()?;
         let delivery = deliveries.lock().await.next().await?;
-        let share = shared.backlog.reserve(0);
-        Some((Job { delivery, share, first: Some(first) }, (deliveries, shared, places)))
+        let share = means.backlog.reserve(0);
+        let job = Job { delivery, share, place: Some(place), sandbox };
+        Some((job, (deliveries, shared, places)))
     })
     .boxed()
 }
@@ -222,23 +256,25 @@ fn first_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job
 /// Others, each taken only while a permit is free and the backlog has room.
 fn usual_jobs(deliveries: Stream, shared: Arc<Shared>) -> BoxStream<'static, Job> {
     stream::unfold((deliveries, shared), |(deliveries, shared)| async move {
-        shared.health.clone().working().await;
-        shared.backlog.has_room().await;
+        let means = &shared.live;
+        means.health.clone().working().await;
+        means.backlog.has_room().await;
         // Not kept: the batches at work need it, while this may wait for a delivery for long.
-        drop(shared.permits.acquire().await.ok()?);
+        drop(means.permits.acquire().await.ok()?);
         let delivery = deliveries.lock().await.next().await?;
-        let share = shared.backlog.reserve(shared.app.settings.batch_size as usize);
-        Some((Job { delivery, share, first: None }, (deliveries, shared)))
+        let share = means.backlog.reserve(shared.app.settings.batch_size as usize);
+        let job = Job { delivery, share, place: None, sandbox: false };
+        Some((job, (deliveries, shared)))
     })
     .boxed()
 }
 
 async fn handle(job: Job, context: Data<Context>) -> Result<(), BoxDynError> {
-    let Job { delivery, share, first } = job;
+    let Job { delivery, share, place, sandbox } = job;
     let shared = context.shared.clone();
     let task = context.running.spawn(async move {
-        process(shared, delivery, share).await;
-        drop(first);
+        process(shared, delivery, share, sandbox).await;
+        drop(place);
     });
     Ok(task.await?)
 }
@@ -280,6 +316,8 @@ pub struct Identity {
     pub name: String,
     /// Where mail servers see it come from: the source address, else the host.
     pub source: Arc<str>,
+    /// When it started.
+    pub started_at: Millis,
 }
 
 impl Identity {
@@ -287,6 +325,7 @@ impl Identity {
         let host = crate::provider::host_name();
         let random = u32::from_le_bytes(app.ids.bytes());
         let name = format!("{host}-{}-{random:08x}", std::process::id());
-        Self { name, source: app.settings.smtp_source_ip.clone().unwrap_or(host).into() }
+        let source = app.settings.smtp_source_ip.clone().unwrap_or(host).into();
+        Self { name, source, started_at: app.now() }
     }
 }

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -60,6 +61,8 @@ struct Desk {
     leases: Arc<Leases>,
     dispatcher: Dispatcher,
     merger: Merger,
+    /// Addresses that have their verdict, until they are told of.
+    verified: Arc<AtomicU64>,
     /// Connections for accounts that get on.
     quick: Semaphore,
     /// The one for those that have failed.
@@ -72,12 +75,13 @@ impl Settler {
         app: App,
         leases: Arc<Leases>,
         dispatcher: Dispatcher,
+        verified: Arc<AtomicU64>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         // Unbounded, as each lease has one step under way at the most.
         let (sender, receiver) = mpsc::unbounded_channel();
         let (quick, slow) = (Semaphore::new(SIDE_BY_SIDE), Semaphore::new(1));
         let (merger, merging) = Merger::start(app.clone());
-        let desk = Desk { app, leases, dispatcher, merger, quick, slow };
+        let desk = Desk { app, leases, dispatcher, merger, verified, quick, slow };
         let settling = tokio::spawn(async move {
             work(&desk, receiver).await;
             drop(desk);
@@ -237,6 +241,8 @@ async fn write(desk: &Desk, account: AccountId, steps: &[Step]) -> Result<Settle
         let error = match tried {
             Ok(settlement) => {
                 record(steps, started);
+                let count = steps.iter().map(|step| step.findings.len() as u64).sum();
+                desk.verified.fetch_add(count, Ordering::Relaxed);
                 if failed {
                     app.stuck.got_on("settle", &account.to_string());
                     tracing::info!(%account, steps = steps.len(), "settled after all");

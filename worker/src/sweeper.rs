@@ -3,7 +3,7 @@
 //! stuck does not stop the others.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -12,11 +12,14 @@ use listmill_shared::app::credits::RESUME_AT_ONCE;
 use listmill_shared::domain::batch::{BatchRef, Capacity};
 use listmill_shared::domain::task::PauseReason;
 use listmill_shared::store::StoreError;
+use listmill_shared::store::workers::Report;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
 use crate::dispatcher::Dispatcher;
 use crate::health::ProviderHealth;
+use crate::leases::Leases;
 use crate::runtime::Identity;
 
 /// Repairs of one kind in one round.
@@ -38,7 +41,7 @@ const HANDED: Duration = Duration::from_secs(10);
 const ANYONES_MS: i64 = 60_000;
 /// One erased task is removed for so long, then the next.
 const ERASE_EACH: Duration = Duration::from_secs(5);
-/// The request log is cut back for so long in a round.
+/// The request log is cut back for so long in a round; so long are tasks erased whose time is over.
 const EXPIRE_EACH: Duration = Duration::from_secs(1);
 /// Slack beyond the body's idle timeout before a submission counts as abandoned.
 const ABANDONED_MS: i64 = 60_000;
@@ -56,6 +59,11 @@ pub struct Sweeper<'a> {
     pub lane: &'a Lane,
     pub dispatcher: &'a Dispatcher,
     pub backlog: &'a Backlog,
+    pub leases: &'a Leases,
+    /// Addresses verified and not told of yet.
+    pub verified: &'a AtomicU64,
+    /// Set where an operator may drain this worker by itself: what is cancelled then.
+    pub drain: Option<&'a CancellationToken>,
 }
 
 impl Sweeper<'_> {
@@ -75,6 +83,7 @@ impl Sweeper<'_> {
             self.again_and_again("checks", 1, || self.in_turn(self.expired_checks())).boxed(),
             self.again_and_again("counts", 1, || self.in_turn(self.count_credits())).boxed(),
             self.again_and_again("erasures", 1, || self.in_turn(self.erasures())).boxed(),
+            self.again_and_again("results", 1, || self.in_turn(self.expired_results())).boxed(),
             self.again_and_again("requests", 1, || self.in_turn(self.expired_requests())).boxed(),
             self.again_and_again("sessions", 1, || self.in_turn(self.frozen_sessions())).boxed(),
             self.blockers().boxed(),
@@ -165,9 +174,30 @@ impl Sweeper<'_> {
             true => 0,
             false => self.app.settings.worker_concurrency as i64,
         };
-        let name = &self.worker.name;
         let capacity = Capacity { concurrency, pace: self.backlog.pace() as i64 };
-        self.app.store.worker_seen(name, capacity, now).await
+        let verified = self.verified.swap(0, Ordering::Relaxed);
+        let report = Report {
+            name: &self.worker.name,
+            capacity,
+            version: env!("CARGO_PKG_VERSION"),
+            source: &self.worker.source,
+            started_at: self.worker.started_at,
+            leases: self.leases.count() as i64,
+            clock_offset: self.app.clock.offset(),
+            verified: i64::try_from(verified).unwrap_or(i64::MAX),
+            can_drain: self.drain.is_some(),
+        };
+        let told = self.app.store.worker_seen(&report, now).await;
+        if told.is_err() {
+            self.verified.fetch_add(verified, Ordering::Relaxed);
+        }
+        if let (true, Some(drain)) = (told?, self.drain)
+            && !drain.is_cancelled()
+        {
+            tracing::info!(worker = %self.worker.name, "an operator drains this worker");
+            drain.cancel();
+        }
+        Ok(())
     }
 
     /// Much faster than the fleet knows, or a provider that has gone down or come back: it is told at once.
@@ -240,16 +270,19 @@ impl Sweeper<'_> {
     /// Tasks stand still, and say why, when no worker's provider works.
     async fn follow_health(&self) -> Result<(), StoreError> {
         let (app, now) = (self.app, self.app.now());
-        if !self.health.is_down() {
+        let Some(why) = self.health.why_down() else {
             let due = self.is_in_turn().await;
             if due && app.store.resume_provided(AT_ONCE, now).await? > 0 {
                 tracing::info!("the provider works; tasks go on");
                 self.dispatcher.poke();
             }
-        } else if app.working_concurrency().await? == 0 {
+            return Ok(());
+        };
+        if app.working_concurrency().await? == 0 {
             for task in app.store.active_tasks(AT_ONCE).await? {
                 tracing::warn!(%task, "no worker's provider works: the task is paused until one does");
-                app.store.pause_for(task, PauseReason::ProviderUnavailable, now).await?;
+                let (reason, why) = (PauseReason::ProviderUnavailable, why.to_string());
+                app.store.pause_because(task, reason, Some(why), now).await?;
             }
         }
         Ok(())
@@ -291,9 +324,19 @@ impl Sweeper<'_> {
         Ok(())
     }
 
+    /// Tasks whose results have been kept for long enough, a bounded time each round.
+    async fn expired_results(&self) -> Result<(), StoreError> {
+        let erased = self.app.expire_results(EXPIRE_EACH).await?;
+        if erased > 0 {
+            tracing::info!(tasks = erased, "erased: their results were kept for results_ttl");
+        }
+        Ok(())
+    }
+
     /// What the request log holds beyond its age and number, a bounded time each round.
     async fn expired_requests(&self) -> Result<(), StoreError> {
-        self.app.expire_requests(EXPIRE_EACH).await
+        self.app.expire_requests(EXPIRE_EACH).await?;
+        self.app.expire_abuse(EXPIRE_EACH).await
     }
 
     async fn frozen_sessions(&self) -> Result<(), StoreError> {
@@ -342,6 +385,7 @@ impl Sweeper<'_> {
         }
         app.store.forget_answers(app.oldest_answer()).await?;
         app.store.forget_workers(now - SILENT_MS).await?;
+        app.store.forget_links(AT_ONCE, now).await?;
         app.store.give_back().await?;
         if app.store.mark_forgotten(AT_ONCE, now).await? > 0 {
             self.dispatcher.poke();

@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use listmill_shared::domain::key::Scope;
+use listmill_shared::domain::key::{Environment, Scope};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -22,6 +22,7 @@ use crate::refusals::plain;
 const ACCOUNT: HeaderName = HeaderName::from_static("x-listmill-account");
 const KEY: HeaderName = HeaderName::from_static("x-listmill-key");
 const SCOPES: HeaderName = HeaderName::from_static("x-listmill-scopes");
+const ENVIRONMENT: HeaderName = HeaderName::from_static("x-listmill-environment");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a scope, and of a request's id.
 const LONGEST: usize = 128;
@@ -32,19 +33,24 @@ pub struct ForwardParams {
     /// A scope that the key must have.
     #[param(example = "tasks:read")]
     scope: Option<String>,
+    /// Keys of which environment pass: `live` (the default), `test` or `any`.
+    #[param(example = "any")]
+    environment: Option<String>,
 }
 
 /// Ask the gate on behalf of another API
 ///
 /// For proxies. 200 without a body when the key passes: whose it is stands in `X-Listmill-Account`,
-/// `X-Listmill-Key` (its id) and `X-Listmill-Scopes` (with spaces between them). Any other answer is
-/// the gate's own. Every method is taken, since proxies pass on the one that they were asked with, and
-/// so is every path below this one.
+/// `X-Listmill-Key` (its id), `X-Listmill-Scopes` (with spaces between them) and
+/// `X-Listmill-Environment`. Any other answer is the gate's own. A test key passes only where `environment` says
+/// so: what stands behind a proxy is as a rule not made for tests. Every method is taken, since proxies pass on
+/// the one that they were asked with, and so is every path below this one.
 #[utoipa::path(get, path = "/v1/gate", tag = "keys", params(ForwardParams), responses(
     (status = 200, description = "The key passes.", headers(
         ("X-Listmill-Account" = String, description = "The account."),
         ("X-Listmill-Key" = String, description = "The key's id."),
         ("X-Listmill-Scopes" = String, description = "What the key may do; `*` is everything."),
+        ("X-Listmill-Environment" = String, description = "`live` or `test`."),
         ("X-Request-Id" = String, description = "The request's, if it had one."))),
     Bad, Gate))]
 pub async fn gate(
@@ -60,15 +66,33 @@ pub async fn gate(
             return Ok(plain(StatusCode::FORBIDDEN, &body));
         }
     }
-    Ok(passes(&caller, &headers))
+    let passing = match params.environment.as_deref() {
+        None | Some("live") => &[Environment::Live][..],
+        Some("test") => &[Environment::Test],
+        Some("any") => &[Environment::Live, Environment::Test],
+        Some(_) => return Err(Problem::query("environment", "can only be live, test or any.")),
+    };
+    Ok(in_environment(&caller, passing).unwrap_or_else(|| passes(&caller, &headers)))
+}
+
+/// The refusal of a key of another environment.
+fn in_environment(caller: &Caller, passing: &[Environment]) -> Option<Response> {
+    let environment = caller.door.environment;
+    if passing.contains(&environment) {
+        return None;
+    }
+    let reason = format!("A {} key does not pass here", environment.as_str());
+    let body = json!({ "error": "Insufficient permissions", "reason": reason });
+    Some(plain(StatusCode::FORBIDDEN, &body))
 }
 
 /// Likewise below `/v1/gate`, where Envoy puts the path that it was asked for. Its query is whatever the
-/// client said, and asks for nothing here.
+/// client said, and asks for nothing here: live keys pass.
 pub async fn below(request: Request) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, &()).await?;
-    Ok(passes(&caller, &parts.headers))
+    let refusal = in_environment(&caller, &[Environment::Live]);
+    Ok(refusal.unwrap_or_else(|| passes(&caller, &parts.headers)))
 }
 
 /// What a key may do, with spaces between.
@@ -99,6 +123,7 @@ fn passes(caller: &Caller, headers: &HeaderMap) -> Response {
         (ACCOUNT, caller.account.to_string()),
         (KEY, caller.key.to_string()),
         (SCOPES, scopes(caller)),
+        (ENVIRONMENT, caller.door.environment.as_str().to_owned()),
     ];
     for (name, value) in named {
         // Ids and scopes are ASCII.

@@ -1,6 +1,8 @@
 //! The routes of the seed system, in its own words; errors are in its shape by way of
 //! [`crate::problem::plain`].
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -15,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::json;
 use super::results::{MOST, PAGE, Wanted, page};
-use super::submit::{Intake, ListBody, Plan, bytes_of, gzip, prepare};
+use super::submit::{Intake, ListBody, Plan, Submitter, bytes_of, gzip, prepare};
 use super::verifications::Verification;
 use crate::Api;
 use crate::cursor::{SeqCursor, cursor, limit};
@@ -188,7 +190,8 @@ pub async fn verify_bulk(
                 dry_run: false,
             };
             let route = "POST /api/verify-bulk";
-            let intake = Intake { api, caller, permit, idempotency, route, answer };
+            let who = Submitter::from(&caller);
+            let intake = Intake { api, who, permit, idempotency, route, answer };
             intake.receive(plan, bytes_of(body)).await
         }
     }
@@ -268,7 +271,7 @@ pub async fn get_results(
     let after = cursor::<SeqCursor>(params.cursor.as_deref())?.map_or(-1, |cursor| cursor.0 - 1);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
     let task = caller.task(&api, id).await?;
-    let wanted = Wanted { after, limit, follow: false };
+    let wanted = Wanted { after, limit, follow: false, patience: Duration::MAX };
     let page = page(&api.app.store, &task, wanted, None).await?;
     let body = SeedResults {
         task_id: task.id.to_string(),

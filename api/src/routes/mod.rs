@@ -1,5 +1,6 @@
 //! The routes, each described where it is handled.
 
+pub mod account_events;
 pub mod audit;
 pub mod credits;
 pub mod download;
@@ -8,62 +9,76 @@ pub mod forward;
 pub mod github;
 pub mod keys;
 pub mod legacy;
+pub mod once;
 pub mod report;
 pub mod requests;
 pub mod results;
 pub mod submit;
 pub mod tasks;
+pub mod timeline;
 pub mod usage;
 pub mod verifications;
 
 use axum::extract::Request;
+use axum::http::header::ACCEPT;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Router, response::Redirect};
+use bytes::Bytes;
 use listmill_shared::app::App;
 use utoipa::OpenApi;
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
 
 use crate::Api;
+use crate::dashboard::favicon;
 use crate::gate::gate;
 use crate::health::{self, observe};
 use crate::openapi::Document;
-use crate::problem::{self, METHOD_NOT_ALLOWED, NOT_FOUND, Problem, plain};
+use crate::problem::{METHOD_NOT_ALLOWED, NOT_FOUND, Problem, plain};
 use crate::request_id::{self, Source};
 use crate::scopes::need;
 
 /// Everything that the API process serves.
 pub fn router(api: Api) -> Router {
     let (own, mut document) = own_routes().split_for_parts();
+    let (shared, of_shared) = shared_routes().split_for_parts();
     let (seed, of_seed) = seed_routes().split_for_parts();
     let (health, of_health) = health_routes().split_for_parts();
     let (open, of_open) = open_routes().split_for_parts();
+    document.merge(of_shared);
     document.merge(of_seed);
     document.merge(of_open);
     document.merge(of_health);
+    document.merge(crate::v2::document());
     show_scopes(&mut document);
+    // It is made of strings and numbers: there is nothing in it that cannot be written.
+    let shown = serde_json::to_value(&document).unwrap_or_default();
+    let text = Bytes::from(shown.to_string());
     // The gate stands before every method of a known route; an unknown route has no gate.
     let gate = from_fn_with_state(api.clone(), gate);
     let named = from_fn_with_state(Source::of(&api.app), request_id::name);
     let own = own.method_not_allowed_fallback(wrong_method).route_layer(gate.clone());
+    let either = from_fn_with_state(api.clone(), account_events::key_or_session);
+    let shared = shared.method_not_allowed_fallback(wrong_method).route_layer(either);
     let seed =
         seed.method_not_allowed_fallback(wrong_method).route_layer(gate).layer(from_fn(plain));
     Router::new()
         .merge(own)
+        .merge(shared)
         .merge(seed)
         .merge(open.method_not_allowed_fallback(wrong_method))
         .with_state(api.clone())
         .merge(crate::v2::router(api.clone()))
+        .merge(crate::dashboard::router(api.clone()))
         .merge(health.with_state(api.app.clone()))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
-        .route("/docs/problems", get(problem::page))
+        .merge(crate::dashboard::reference::router(api.clone(), &shown))
+        .route("/openapi.json", get(move || async move { json(StatusCode::OK, text) }))
         .route("/", get(front_page))
-        .route("/favicon.ico", get(|| async { Redirect::permanent("/docs/favicon-32x32.png") }))
+        .route("/favicon.ico", get(|| async { Redirect::temporary(favicon()) }))
         .fallback(unknown_route)
         .layer(from_fn(observe))
         .layer(named)
@@ -119,6 +134,7 @@ fn own_routes() -> OpenApiRouter<Api> {
         .routes(routes!(keys::enable))
         .routes(routes!(keys::rotate::rotate))
         .routes(routes!(keys::end::show))
+        .routes(routes!(keys::networks::list))
         .routes(routes!(audit::audit))
         .routes(routes!(requests::list))
         .routes(routes!(usage::usage))
@@ -130,9 +146,14 @@ fn own_routes() -> OpenApiRouter<Api> {
         .route("/v1/gate/{*path}", any(forward::below))
 }
 
+/// A session of the dashboard opens these as well as a key.
+fn shared_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(account_events::account_events))
+}
+
 /// No gate stands before these: what they take is proof enough.
 fn open_routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(report::report))
+    OpenApiRouter::new().routes(routes!(report::report)).routes(routes!(once::show, once::open))
 }
 
 fn seed_routes() -> OpenApiRouter<Api> {
@@ -149,16 +170,17 @@ fn health_routes() -> OpenApiRouter<App> {
         .routes(routes!(health::metrics_page))
 }
 
-async fn front_page() -> Html<&'static str> {
-    Html(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Listmill</title>\
-         <h1>Listmill</h1><p>Bulk e-mail verification. <a href=\"/docs\">API documentation</a>, \
-         <a href=\"/openapi.json\">OpenAPI document</a>.</html>",
-    )
+/// Everybody begins at their tasks; who is not logged in is sent to log in.
+async fn front_page() -> Redirect {
+    Redirect::to("/tasks")
 }
 
 async fn unknown_route(request: Request) -> Response {
     let path = request.uri().path();
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|kinds| kinds.contains("text/html")) && !path.starts_with("/api/") {
+        return crate::dashboard::page::unknown();
+    }
     let problem = Problem::new(NOT_FOUND, "The routes are listed at /docs.");
     if path.starts_with("/api/") { problem.into_plain() } else { problem.into_response() }
 }
@@ -184,9 +206,11 @@ mod tests {
     #[test]
     fn the_document_holds_the_routes() {
         let (_, mut document) = own_routes().split_for_parts();
+        document.merge(shared_routes().split_for_parts().1);
         document.merge(seed_routes().split_for_parts().1);
         document.merge(health_routes().split_for_parts().1);
         document.merge(open_routes().split_for_parts().1);
+        document.merge(crate::v2::document());
         let document = serde_json::to_value(&document).unwrap();
         let has = |method: &str, path: &str| document["paths"][path].get(method).is_some();
         for (method, path) in [
@@ -194,12 +218,17 @@ mod tests {
             ("get", "/v1/tasks"),
             ("delete", "/v1/tasks/{id}"),
             ("get", "/v1/tasks/{id}/events"),
+            ("get", "/v1/events"),
             ("post", "/v1/keys/{id}/disable"),
             ("post", "/v1/keys/report"),
+            ("post", "/once/{token}"),
+            ("get", "/v1/keys/{id}/networks"),
             ("get", "/v1/gate"),
             ("post", "/api/verify-bulk"),
             ("get", "/api/get-results/{task_id}"),
             ("get", "/readyz"),
+            ("post", "/v2/keys.verifyKey"),
+            ("get", "/v2/liveness"),
         ] {
             assert!(has(method, path), "{method} {path}");
         }

@@ -71,7 +71,7 @@ impl Default for Reports {
 
 impl Reports {
     /// Counts a report of this address; the seconds to wait when it is one too many.
-    fn judge(&self, caller: Option<IpAddr>) -> Result<(), u64> {
+    pub(super) fn judge(&self, caller: Option<IpAddr>) -> Result<(), u64> {
         if self.rates.len() > NETWORKS {
             self.rates.retain_recent();
         }
@@ -151,7 +151,8 @@ pub struct Judged {
     token_hash: String,
     /// The type that it was reported with.
     token_type: String,
-    /// `true_positive` if it has the form of a key, checksum included; else `false_positive`.
+    /// `true_positive` if it has the form of a key, checksum included; else `false_positive`, though it is looked
+    /// up and ended all the same: it may have been brought from another system.
     label: &'static str,
 }
 
@@ -167,7 +168,7 @@ pub enum ReportAnswer {
 ///
 /// Needs no login: who sends a key has it. When this has answered, no request that starts later passes
 /// with it, on any server; it is suspended, with the reason "This key was reported as leaked". Its tasks
-/// go on. The answer does not tell whether there is such a key. GitHub's secret scanning may send its
+/// go on. A key of an api is suspended likewise: `keys.verifyKey` answers `DISABLED`. A root key is deleted. The answer does not tell whether there is such a key. GitHub's secret scanning may send its
 /// reports here as they are; a report with its signature must verify.
 #[utoipa::path(post, path = "/v1/keys/report", tag = "keys", security(()),
     params(("Github-Public-Key-Identifier" = Option<String>, Header, description = "Who signed."),
@@ -218,7 +219,8 @@ pub async fn report(State(api): State<Api>, request: Request) -> Result<Response
         tracing::error!(%error, "a report of leaked keys was not carried out; answered 500");
         Problem::internal()
     })??;
-    tokio::time::sleep_until(began + answer_after(ended)).await;
+    tokio::time::sleep_until(began + answer_after(ended.all)).await;
+    let ended = ended.formed;
     Ok(match answer {
         Answer::Ours { reported } => axum::Json(Reported { reported, ended }).into_response(),
         Answer::Github(judged) => axum::Json(judged).into_response(),
@@ -239,7 +241,7 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     if body.len() > MAX_BODY { Err(too_large()) } else { Ok(body) }
 }
 
-fn too_many(wait: u64) -> Response {
+pub(super) fn too_many(wait: u64) -> Response {
     let limit = PER_MINUTE.get();
     let mut response = plain(
         StatusCode::TOO_MANY_REQUESTS,
@@ -313,13 +315,14 @@ impl Report {
             let text = entry.get(field).and_then(Value::as_str);
             let text = text
                 .ok_or_else(|| wrong(&format!("Entry {} has no text in \"{field}\".", at + 1)))?;
-            let secret = Secret::parse(prefix, text.trim()).ok();
+            let key = text.trim();
+            let formed = Secret::parse(prefix, key).is_ok() || Secret::is_shaped(key);
             if github {
-                judged.push(Judged::new(prefix, text, entry, secret.is_some()));
+                judged.push(Judged::new(prefix, text, entry, formed));
             }
             let place = |name| entry.get(name).and_then(Value::as_str).map(str::to_owned);
-            let leak = |secret| Leak { secret, url: place("url"), source: place("source") };
-            leaks.extend(secret.map(leak));
+            let leak = |secret| Leak { secret, formed, url: place("url"), source: place("source") };
+            leaks.extend(Secret::foreign(key).map(leak));
         }
         let answer = if github { Answer::Github(judged) } else { Answer::Ours { reported } };
         Ok(Self { leaks, answer })
@@ -364,7 +367,16 @@ mod tests {
         let list = json!([{ "key": one }, { "key": "VECnot" }, { "key": format!(" {two}\n") }]);
         let report = read(&list).unwrap();
         assert!(matches!(report.answer, Answer::Ours { reported: 3 }));
-        assert_eq!(report.leaks[1].secret.reveal(), two);
+        let formed: Vec<&str> = report
+            .leaks
+            .iter()
+            .filter(|leak| leak.formed)
+            .map(|leak| leak.secret.reveal())
+            .collect();
+        assert_eq!((formed, report.leaks.len()), (vec![one.as_str(), two.as_str()], 3));
+        let foreign =
+            ["x".repeat(513), String::from("a b"), String::new()].map(|key| json!({ "key": key }));
+        assert!(read(&json!(foreign)).unwrap().leaks.is_empty(), "that can be nobody's key");
     }
 
     #[test]
@@ -375,7 +387,8 @@ mod tests {
             { "token": "NMIfyYncKcRALEXAMPLE", "type": "listmill_key" },
         ]);
         let report = read(&list).unwrap();
-        assert_eq!(report.leaks.len(), 1);
+        let formed: Vec<bool> = report.leaks.iter().map(|leak| leak.formed).collect();
+        assert_eq!(formed, [true, false]);
         let Answer::Github(judged) = report.answer else { panic!("another form") };
         assert_eq!(judged.len(), 2);
         assert_eq!((judged[0].label, judged[1].label), ("true_positive", "false_positive"));

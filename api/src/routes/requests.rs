@@ -1,7 +1,7 @@
 //! The account's requests, one by one.
 
 use axum::extract::State;
-use listmill_shared::domain::id::KeyId;
+use listmill_shared::domain::id::{KeyId, RootKeyId};
 use listmill_shared::domain::request::Outcome;
 use listmill_shared::store::usage::{Logged, RequestFilter};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,10 @@ pub struct RequestView {
     /// With which key; deleted ones are told, too.
     #[schema(example = "key_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e")]
     pub key: Option<String>,
+    /// With which root key, under `/v2`.
+    #[schema(example = "rootkey_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_key: Option<String>,
     /// How the gate ended.
     #[schema(value_type = openapi::Outcome)]
     pub outcome: &'static str,
@@ -41,7 +45,8 @@ pub struct RequestView {
     /// Its method.
     #[schema(example = "GET")]
     pub method: String,
-    /// The route that it took.
+    /// The route that it took; `verification` = no request of its own, but what `keys.verifyKey` said of a key of
+    /// an api, if it refused it.
     #[schema(example = "/v1/tasks/{id}")]
     pub route: String,
     /// The answer's status; 499 = the caller did not wait for it.
@@ -60,6 +65,7 @@ impl From<Logged> for RequestView {
             id: format!("request_{:x}", row.id),
             at: stamp(row.at),
             key: row.key.map(|key| key.to_string()),
+            root_key: row.root_key.map(|root| root.to_string()),
             outcome: row.outcome.as_str(),
             ip: row.ip,
             method: row.method,
@@ -74,7 +80,7 @@ impl From<Logged> for RequestView {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RequestParams {
-    /// Only requests with this key, deleted or not.
+    /// Only requests with this key or root key, deleted or not.
     key: Option<String>,
     /// Only requests that ended so.
     #[param(value_type = Option<openapi::Outcome>, inline)]
@@ -86,17 +92,19 @@ pub struct RequestParams {
     limit: Option<String>,
 }
 
-/// Reads the query parameter `key`.
+/// Reads the query parameter `key`; a root key stands in the log with its own id.
 pub fn key(given: Option<&str>) -> Result<Option<KeyId>, Problem> {
-    given
-        .map(|id| id.parse().map_err(|error| Problem::query("key", format!("{error}."))))
-        .transpose()
+    let read = |id: &str| match id.parse::<RootKeyId>() {
+        Ok(root) => Ok(KeyId(root.0)),
+        Err(_) => id.parse().map_err(|error| Problem::query("key", format!("{error}."))),
+    };
+    given.map(read).transpose()
 }
 
 /// List requests
 ///
-/// Every request with a key of this account that the gate accepted or refused, newest first, also those
-/// with deleted keys: a leaked key that is dead is seen to be tried. They appear within a second, and are
+/// Every request with a key or root key of this account that the gate accepted or refused, newest first, also
+/// those with deleted keys: a leaked key that is dead is seen to be tried. They appear within a second, and are
 /// kept for 30 days unless the operator has set it otherwise. Where very many are accepted, some of these
 /// have no row here; `GET /v1/usage` counts them all.
 #[utoipa::path(get, path = "/v1/requests", tag = "usage", params(RequestParams), responses(

@@ -1,6 +1,7 @@
 //! Receiving lists: every media type comes down to a [`Plan`] and a stream of bytes.
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,14 +11,18 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use listmill_shared::app::submit::read::Format;
-use listmill_shared::app::submit::{Accepted, Answer, Submission};
+use listmill_shared::app::submit::{Accepted, Answer, Submission, SubmitError};
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::Millis;
-use listmill_shared::domain::task::{Submitted, Task};
+use listmill_shared::domain::id::{AccountId, KeyId};
+use listmill_shared::domain::task::Task;
+use listmill_shared::store::StoreError;
 use listmill_shared::store::idempotency::RequestKey;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
+use self::dry_run::DryRun;
 use super::json;
 use crate::Api;
 use crate::extract::{MediaType, Params, flag, linger};
@@ -25,9 +30,11 @@ use crate::gate::Caller;
 use crate::idempotency::{self, REPLAYED};
 use crate::openapi::{self, Bad, Conflict, Gate, Poor};
 use crate::problem::{Problem, TOO_MANY_SUBMISSIONS, UNSUPPORTED_ENCODING, UNSUPPORTED_MEDIA_TYPE};
+use crate::sandbox::kept_at;
 use crate::view::{TaskView, to_json};
 
-mod form;
+mod dry_run;
+pub mod form;
 
 /// Characters of a task's name.
 const NAME: usize = 200;
@@ -37,9 +44,11 @@ const NAME: usize = 200;
 pub struct SubmitParams {
     /// A name for the task, up to 200 characters. A name in a JSON body wins.
     name: Option<String>,
-    /// CSV: the column with the addresses, by its header (any case) or its number from 1. Found out
-    /// unless given.
+    /// CSV and workbooks: the column with the addresses, by its header (any case) or its number from 1; of a
+    /// workbook also by its letter. Found out unless given.
     column: Option<String>,
+    /// Workbooks: the sheet, by its name (any case). The first one with rows unless given.
+    sheet: Option<String>,
     /// CSV: the delimiter, one character, or `tab`. Found out among comma, semicolon, tab and `|`
     /// unless given.
     delimiter: Option<String>,
@@ -65,59 +74,6 @@ pub struct ListBody {
     allow_partial: Option<bool>,
 }
 
-/// What a list would come to.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DryRun {
-    /// Always true.
-    dry_run: bool,
-    /// What the list holds.
-    counts: DryCounts,
-    /// What it would cost at most.
-    cost: Cost,
-    /// What may be spent.
-    balance: i64,
-    /// Whether the balance covers the cost.
-    sufficient: bool,
-}
-
-/// What a list holds.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DryCounts {
-    /// Rows with an address.
-    submitted: i64,
-    /// Distinct addresses.
-    unique: i64,
-    /// Rows that repeat an address.
-    duplicates: i64,
-    /// Distinct addresses with broken syntax.
-    invalid_syntax: i64,
-}
-
-/// What a list costs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Cost {
-    /// One for each distinct address with correct syntax; unknown verdicts are given back.
-    credits: i64,
-}
-
-impl DryRun {
-    fn new(submitted: Submitted, balance: i64) -> Self {
-        let credits = submitted.chargeable();
-        Self {
-            dry_run: true,
-            counts: DryCounts {
-                submitted: submitted.submitted,
-                unique: submitted.unique,
-                duplicates: submitted.duplicates,
-                invalid_syntax: submitted.invalid_syntax,
-            },
-            cost: Cost { credits },
-            balance,
-            sufficient: credits <= balance,
-        }
-    }
-}
-
 /// Submit a list
 ///
 /// The body is the list, streamed, up to 10,000,000 addresses:
@@ -128,14 +84,20 @@ impl DryRun {
 /// - `text/plain`: one address a line;
 /// - `application/x-ndjson` (or `application/jsonl`): per line a JSON string, or an object with
 ///   `email`;
+/// - `application/vnd.openxmlformats-officedocument.spreadsheetml.sheet`: a workbook (XLSX), recognised by its
+///   bytes as well, whatever type was given. It is received as a whole before it is read, and has its own bounds
+///   (`max_workbook_bytes`, 1 GiB unpacked);
 /// - `multipart/form-data`: the list in the field `file`, whose content type or file name
-///   (`.csv .tsv .txt .ndjson .jsonl .json`, each also with `.gz`) says what it is. Fields named as
+///   (`.csv .tsv .txt .ndjson .jsonl .json .xlsx`, each also with `.gz`) says what it is. Fields named as
 ///   the query parameters may stand **before** it; what stands behind it is not read.
 ///
 /// `Content-Encoding: gzip` is taken for all but forms. Text is UTF-8, with or without a byte order
 /// mark. Nothing of a refused list is stored or charged; `detail` says where the fault is.
 ///
 /// Repeated addresses (domain in any case) are verified and charged once.
+///
+/// With a **test key** the sandbox verifies, nothing is charged, and a list holds up to 100,000 addresses
+/// (the setting `test_task_addresses`).
 #[utoipa::path(post, path = "/v1/tasks", tag = "tasks",
     params(SubmitParams,
         ("Idempotency-Key" = Option<String>, Header, description = "See the introduction.")),
@@ -144,6 +106,7 @@ impl DryRun {
         (String = "text/csv"),
         (String = "text/plain"),
         (String = "application/x-ndjson"),
+        (String = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
         (form::ListForm = "multipart/form-data"),
     )),
     responses(
@@ -154,7 +117,9 @@ impl DryRun {
             content_type = "application/problem+json"),
         (status = 413, description = "The list is too long or too large.",
             body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not a type, charset or encoding that is taken.",
+        (status = 415, description = "Not a type, charset or encoding that is taken, or no list at all.",
+            body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A workbook that cannot be read.",
             body = openapi::Problem, content_type = "application/problem+json"),
         Bad, Poor, Conflict, Gate))]
 pub async fn submit(
@@ -172,7 +137,8 @@ pub async fn submit(
             return Err(problem);
         }
     };
-    let intake = Intake { api, caller, permit, idempotency, route: "POST /v1/tasks", answer };
+    let who = Submitter::from(&caller);
+    let intake = Intake { api, who, permit, idempotency, route: "POST /v1/tasks", answer };
     if kind.essence == "multipart/form-data" {
         return form::submit(intake, params, headers, body).await;
     }
@@ -206,7 +172,8 @@ fn unsupported() -> Problem {
     Problem::new(
         UNSUPPORTED_MEDIA_TYPE,
         "Send the list as application/json, text/csv, text/tab-separated-values, text/plain, \
-         application/x-ndjson or multipart/form-data, and say so in Content-Type.",
+         application/x-ndjson, multipart/form-data or a workbook (.xlsx: application/vnd.\
+         openxmlformats-officedocument.spreadsheetml.sheet), and say so in Content-Type.",
     )
 }
 
@@ -248,12 +215,26 @@ impl Plan {
     }
 }
 
+/// Types that workbooks have, or what programs say that know no better; the bytes decide.
+const WORKBOOKS: [&str; 6] = [
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/vnd.ms-excel.sheet.macroenabled.12",
+    "application/vnd.oasis.opendocument.spreadsheet",
+    "application/vnd.ms-excel",
+    "application/zip",
+    "application/octet-stream",
+];
+
 /// The format that a media type stands for.
 fn format(essence: &str, params: &SubmitParams) -> Result<Option<Format>, Problem> {
     let delimiter = delimiter(params.delimiter.as_deref())?;
     let column = params.column.clone();
     Ok(match essence {
         "application/json" => Some(Format::Json),
+        // Who names a sheet has a workbook, whatever else is said of it.
+        "text/csv" | "application/csv" | "text/plain" if params.sheet.is_some() => {
+            Some(Format::Workbook { column, sheet: params.sheet.clone() })
+        }
         "text/csv" | "application/csv" => Some(Format::Csv { column, delimiter }),
         "text/tab-separated-values" => {
             Some(Format::Csv { column, delimiter: delimiter.or(Some(b'\t')) })
@@ -263,6 +244,9 @@ fn format(essence: &str, params: &SubmitParams) -> Result<Option<Format>, Proble
         | "application/ndjson"
         | "application/jsonl"
         | "application/x-jsonlines" => Some(Format::Ndjson),
+        essence if WORKBOOKS.contains(&essence) => {
+            Some(Format::Workbook { column, sheet: params.sheet.clone() })
+        }
         _ => None,
     })
 }
@@ -299,12 +283,39 @@ pub fn gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
+/// Who submits, and who pays.
+#[derive(Debug, Clone)]
+pub struct Submitter {
+    /// Who pays.
+    pub account: AccountId,
+    /// By which key.
+    pub key: Option<KeyId>,
+    /// The person, where no key does.
+    pub by: Option<Origin>,
+    /// The key has a limit of credits of its own.
+    pub key_limited: bool,
+    /// It is a test key.
+    pub sandbox: bool,
+}
+
+impl From<&Caller> for Submitter {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            account: caller.account,
+            key: Some(caller.key),
+            by: None,
+            key_limited: caller.key_limited(),
+            sandbox: caller.is_test(),
+        }
+    }
+}
+
 /// A submission, but for its list.
 pub struct Intake {
     /// Where it goes.
     pub api: Api,
     /// Whose it is.
-    pub caller: Caller,
+    pub who: Submitter,
     /// Its place among those received at once.
     pub permit: OwnedSemaphorePermit,
     /// The client's key.
@@ -323,14 +334,26 @@ impl Intake {
         plan: Plan,
         body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<Response, Problem> {
-        let Intake { api, caller, permit, idempotency, route, answer } = self;
+        render(self.accept(plan, body).await?)
+    }
+
+    /// Likewise, for who answers otherwise.
+    pub async fn accept(
+        self,
+        plan: Plan,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Accepted, SubmitError> {
+        let Intake { api, who, permit, idempotency, route, answer } = self;
         // What else of the request decides what it does.
         let rest = format!("{plan:?}");
-        let request = |key| RequestKey { account: caller.account, route: route.to_owned(), key };
+        let route = kept_at(route.to_owned(), who.sandbox);
+        let request = |key| RequestKey { account: who.account, route, key };
         let submission = Submission {
-            account: caller.account,
-            key: Some(caller.key),
-            key_limited: caller.door.credit_limit.is_some(),
+            account: who.account,
+            key: who.key,
+            by: who.by,
+            key_limited: who.key_limited,
+            sandbox: who.sandbox,
             idempotency: idempotency.filter(|_| !plan.dry_run).map(|key| (request(key), rest)),
             format: plan.format,
             gzip: plan.gzip,
@@ -345,10 +368,11 @@ impl Intake {
             accepted
         });
         match receiving.await {
-            Ok(accepted) => render(accepted?),
+            Ok(accepted) => accepted,
             Err(error) => {
-                tracing::error!(%error, "submission panicked; answered 500");
-                Err(Problem::internal())
+                tracing::error!(%error, "submission panicked");
+                let detail = error.to_string();
+                Err(SubmitError::Store(StoreError::Damaged { what: "submission", detail }))
             }
         }
     }
@@ -356,8 +380,8 @@ impl Intake {
 
 fn render(accepted: Accepted) -> Result<Response, Problem> {
     match accepted {
-        Accepted::Counted { submitted, balance } => {
-            Ok(json(StatusCode::OK, to_json(&DryRun::new(submitted, balance))))
+        Accepted::Counted { submitted, cost, balance, book } => {
+            Ok(json(StatusCode::OK, to_json(&DryRun::new(submitted, cost, balance, book))))
         }
         Accepted::Task { status, body, replayed, .. } => {
             let location = location(&body);
@@ -385,7 +409,8 @@ fn location(body: &str) -> Option<HeaderValue> {
 }
 
 fn answer(task: &Task, now: Millis) -> (i16, String) {
-    (201, TaskView::new(task, now).json())
+    // It has not ended, so nothing of it expires yet.
+    (201, TaskView::new(task, now, Duration::ZERO).json())
 }
 
 /// The text of the header, for what reads it as a whole.
@@ -409,6 +434,8 @@ mod tests {
         let tab = Some(Format::Csv { column, delimiter: Some(b'\t') });
         assert_eq!(of("text/tab-separated-values"), tab);
         assert_eq!(of("application/xml"), None);
+        let workbook = Some(Format::Workbook { column: params.column.clone(), sheet: None });
+        assert!(WORKBOOKS.iter().all(|essence| of(essence) == workbook));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use axum::response::Response;
 use listmill_shared::app::control::Settlement;
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::task::TaskStatus;
+use listmill_shared::store::tasks::{Start, TaskFilter};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::json;
+use super::keys::read_environment;
 use crate::Api;
 use crate::cursor::{cursor, cut, limit};
 use crate::extract::{Id, Params};
@@ -17,6 +19,7 @@ use crate::gate::Caller;
 use crate::idempotency::{Answer, Done, Once};
 use crate::openapi::{Bad, Conflict, Gate, NoTask, Poor};
 use crate::problem::Problem;
+use crate::sandbox::Nothing;
 use crate::view::{Page, TaskView, to_json};
 
 /// Tasks on a page, unless asked otherwise, and at most.
@@ -29,6 +32,9 @@ pub struct ListParams {
     /// Only tasks with this status.
     #[param(value_type = Option<crate::openapi::TaskStatus>)]
     status: Option<String>,
+    /// Only tasks of live keys (`live`) or of test keys (`test`).
+    #[param(value_type = Option<crate::openapi::Environment>)]
+    environment: Option<String>,
     /// Where the page begins: a `next_cursor` of this list.
     cursor: Option<String>,
     /// Tasks on the page, 1 to 1000; 100 unless given.
@@ -39,7 +45,7 @@ pub struct ListParams {
 /// List tasks
 ///
 /// Newest first. All tasks of the account, whichever key submitted them; with `tasks:own` those that this key
-/// submitted.
+/// submitted. A test key sees those of test keys alone, a live key both.
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(ListParams), responses(
     (status = 200, description = "A page of tasks.", body = Page<TaskView<'static>>), Bad, Gate))]
 pub async fn list(
@@ -51,15 +57,19 @@ pub async fn list(
         .status
         .map(|name| name.parse::<TaskStatus>().map_err(|e| Problem::query("status", e)))
         .transpose()?;
-    let from = cursor::<TaskId>(params.cursor.as_deref())?;
+    let from = cursor::<TaskId>(params.cursor.as_deref())?.map_or(Start::Newest, Start::Before);
     let limit = limit(params.limit.as_deref(), PAGE, MOST)?;
-    let mut tasks = {
-        let own = caller.own_only();
-        api.app.store.tasks(caller.account, own, status, from, limit + 1).await?
+    let environment = read_environment(params.environment.as_deref())?;
+    let mut tasks = match caller.sandbox_of(environment) {
+        Ok(sandbox) => {
+            let filter = TaskFilter { family: caller.own_only(), status, sandbox, name: None };
+            api.app.store.tasks(caller.account, filter, from, limit + 1).await?
+        }
+        Err(Nothing) => Vec::new(),
     };
     let next_cursor = cut(&mut tasks, limit, |task| task.id);
-    let now = api.app.now();
-    let data: Vec<TaskView> = tasks.iter().map(|task| TaskView::new(task, now)).collect();
+    let (now, ttl) = (api.app.now(), api.app.settings.results_ttl);
+    let data: Vec<TaskView> = tasks.iter().map(|task| TaskView::new(task, now, ttl)).collect();
     Ok(json(StatusCode::OK, to_json(&Page { data, next_cursor })))
 }
 
@@ -75,7 +85,8 @@ pub async fn show(
     Id(id): Id<TaskId>,
 ) -> Result<Response, Problem> {
     let task = caller.task(&api, id).await?;
-    Ok(json(StatusCode::OK, TaskView::new(&task, api.app.now()).json()))
+    let ttl = api.app.settings.results_ttl;
+    Ok(json(StatusCode::OK, TaskView::new(&task, api.app.now(), ttl).json()))
 }
 
 /// Erase a task
@@ -90,7 +101,7 @@ pub async fn erase(
     Id(id): Id<TaskId>,
 ) -> Result<StatusCode, Problem> {
     caller.check_own(&api, id).await?;
-    api.app.erase(id, caller.account).await?;
+    api.app.erase_by(id, caller.account, &caller.origin).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -140,10 +151,10 @@ pub async fn cancel(
     once: Once,
 ) -> Result<Done, Problem> {
     caller.check_own(&api, id).await?;
-    let (app, account) = (api.app.clone(), caller.account);
+    let (app, account, by) = (api.app.clone(), caller.account, caller.origin.clone());
     once.run(&api, &caller, move |_| async move {
-        let (task, settlement) = app.cancel(id, account).await?;
-        let task = TaskView::new(&task, app.now());
+        let (task, settlement) = app.cancel_by(id, account, &by).await?;
+        let task = TaskView::new(&task, app.now(), app.settings.results_ttl);
         Ok(Answer::ok(to_json(&Cancelled { task, settlement: settlement.into() })))
     })
     .await
@@ -164,10 +175,10 @@ pub async fn pause(
     once: Once,
 ) -> Result<Done, Problem> {
     caller.check_own(&api, id).await?;
-    let (app, account) = (api.app.clone(), caller.account);
+    let (app, account, by) = (api.app.clone(), caller.account, caller.origin.clone());
     once.run(&api, &caller, move |_| async move {
-        let task = app.pause(id, account).await?;
-        Ok(Answer::ok(TaskView::new(&task, app.now()).json()))
+        let task = app.pause_by(id, account, &by).await?;
+        Ok(Answer::ok(TaskView::new(&task, app.now(), app.settings.results_ttl).json()))
     })
     .await
 }
@@ -187,10 +198,10 @@ pub async fn resume(
     once: Once,
 ) -> Result<Done, Problem> {
     caller.check_own(&api, id).await?;
-    let (app, account) = (api.app.clone(), caller.account);
+    let (app, account, by) = (api.app.clone(), caller.account, caller.origin.clone());
     once.run(&api, &caller, move |_| async move {
-        let task = app.resume(id, account).await?;
-        Ok(Answer::ok(TaskView::new(&task, app.now()).json()))
+        let task = app.resume_by(id, account, &by).await?;
+        Ok(Answer::ok(TaskView::new(&task, app.now(), app.settings.results_ttl).json()))
     })
     .await
 }

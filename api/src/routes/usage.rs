@@ -1,4 +1,9 @@
-//! Usage: how many requests, by hour or day, and how they ended.
+//! Usage: how many requests, by hour or day, and how they ended; and how many credits.
+//!
+//! Requests and credits are read apart and put together by period and group ([`sums`]). Credits are known by key
+//! and so by external id, and not by route, network or outcome.
+
+pub(crate) mod sums;
 
 use std::collections::BTreeMap;
 
@@ -10,53 +15,32 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::id::KeyId;
-use listmill_shared::domain::request::{By, DAY_MS, HOUR_MS, Outcome};
-use listmill_shared::store::usage::{Split, UsageFilter, Used};
+use listmill_shared::domain::request::{By, DAY_MS, HOUR_MS};
+use listmill_shared::store::usage::{Of, Split, UsageFilter};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use self::sums::{GroupBy, Place, Sums, UsageView, add_up, csv_lines, views};
 use crate::Api;
 use crate::extract::{Id, Params};
 use crate::gate::Caller;
 use crate::openapi::{Bad, Gate, NoKey};
 use crate::problem::{Problem, WINDOW_TOO_LARGE};
+use crate::routes::keys::view::LastUsedView;
 use crate::view::stamp;
 
 /// The longest windows, by the hour and by the day.
 const HOURS: Millis = 31 * DAY_MS;
 const DAYS: Millis = 400 * DAY_MS;
+/// Bytes of an external id that is asked for: more than any has.
+const LONGEST: usize = 1_024;
 /// Rows that one answer is made of.
 const MOST: i64 = 20_000;
-
-/// Requests of one period.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Usage)]
-pub struct UsageView {
-    /// When the period began.
-    #[schema(format = DateTime)]
-    at: String,
-    /// With `group_by=key`: the key; null = none that the account has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    key: Option<Option<String>>,
-    /// With `group_by=outcome`: how they ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'static str>,
-    /// With `group_by=route`: the route.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<String>,
-    /// With `group_by=network`: a /24 or /64; `other` = all beyond the first few of a key and hour.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    network: Option<String>,
-    /// How many, by outcome; an outcome that is not there has none.
-    #[schema(value_type = BTreeMap<String, i64>)]
-    requests: BTreeMap<&'static str, i64>,
-}
 
 /// Usage over a window.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UsagePage {
-    /// Oldest first; periods without requests are left out.
+    /// Oldest first; periods without requests and credits are left out.
     data: Vec<UsageView>,
 }
 
@@ -77,6 +61,8 @@ pub struct KeyUsageView {
 /// A key's usage over a window.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KeyUsagePage {
+    /// The last accepted request, or the last time that it was found valid, whenever that was; as of a moment ago.
+    last_used: Option<LastUsedView>,
     /// Oldest first; periods without requests and credits are left out.
     data: Vec<KeyUsageView>,
 }
@@ -95,6 +81,9 @@ pub struct WindowParams {
     /// `hour` or `day` (the default), in UTC. By the hour a window has 31 days at most, by the day 400.
     #[param(example = "day")]
     by: Option<String>,
+    /// `true`: together with the keys that rotation put in its place, or it in theirs.
+    #[param(value_type = Option<bool>)]
+    family: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -106,47 +95,15 @@ pub struct UsageParams {
     to: Option<String>,
     /// `hour` or `day` (the default), in UTC.
     by: Option<String>,
-    /// Split the periods further: `key`, `outcome`, `route` or `network`.
-    #[param(example = "key")]
+    /// Split the periods further: `key`, `external_id`, `outcome`, `route` or `network`.
+    #[param(example = "external_id")]
     group_by: Option<String>,
-    /// `json`, or `csv`: a line for each period, group and outcome.
+    /// Only of the keys that have this external id now, or had it when they were deleted.
+    external_id: Option<String>,
+    /// `json`, or `csv`: a line for each period, group and outcome; all credits of a period and group stand in
+    /// its first line.
     #[param(example = "json")]
     format: Option<String>,
-}
-
-/// What usage is split by, as asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GroupBy {
-    Nothing,
-    Key,
-    Outcome,
-    Route,
-    Network,
-}
-
-impl GroupBy {
-    fn read(given: Option<&str>) -> Result<Self, Problem> {
-        Ok(match given {
-            None => Self::Nothing,
-            Some("key") => Self::Key,
-            Some("outcome") => Self::Outcome,
-            Some("route") => Self::Route,
-            Some("network") => Self::Network,
-            Some(_) => {
-                return Err(Problem::query("group_by", "must be key, outcome, route or network."));
-            }
-        })
-    }
-
-    /// Outcomes are always told apart.
-    fn split(self) -> Split {
-        match self {
-            Self::Nothing | Self::Outcome => Split::None,
-            Self::Key => Split::Key,
-            Self::Route => Split::Route,
-            Self::Network => Split::Network,
-        }
-    }
 }
 
 /// A moment: RFC 3339, or a date, which is its midnight in UTC.
@@ -190,9 +147,19 @@ fn window(
     Ok((by.start_of(from), to, by))
 }
 
-async fn read(api: &Api, caller: &Caller, filter: UsageFilter) -> Result<Vec<Used>, Problem> {
-    let rows = api.app.store.usage(caller.account, filter, MOST + 1).await?;
-    if rows.len() as i64 > MOST {
+async fn read(
+    api: &Api,
+    caller: &Caller,
+    filter: &UsageFilter,
+    group: GroupBy,
+) -> Result<BTreeMap<Place, Sums>, Problem> {
+    let store = &api.app.store;
+    let used = store.usage(caller.account, filter, MOST + 1).await?;
+    let spent = match group.has_credits() {
+        true => store.credits_in(caller.account, filter, MOST + 1).await?,
+        false => Vec::new(),
+    };
+    if used.len().max(spent.len()) as i64 > MOST {
         return Err(Problem::new(
             WINDOW_TOO_LARGE,
             format!(
@@ -200,15 +167,18 @@ async fn read(api: &Api, caller: &Caller, filter: UsageFilter) -> Result<Vec<Use
             ),
         ));
     }
-    Ok(rows)
+    Ok(add_up(used, spent, group))
 }
 
 /// Show usage
 ///
-/// Requests with the account's keys, deleted ones included, by the hour or the day, and how they ended.
-/// Every request that the gate accepted or refused is counted, within a second. By the hour it is kept as
+/// Requests with the account's keys, deleted ones included, by the hour or the day, and how they ended; and the
+/// credits that were charged through them. Every request that the gate accepted or refused is counted, within a
+/// second. Under `/v2` that is a request with a root key; what `keys.verifyKey` said of a key of an api counts
+/// beside it as a use of that key, with the route `verification`. By the hour it is kept as
 /// long as requests are (30 days, unless the operator has set it otherwise), by the day for 400 days. What a
-/// month comes to, for a bill: `?from=2026-11-01&to=2026-12-01&group_by=key&format=csv`.
+/// month comes to, for a bill: `?from=2026-11-01&to=2026-12-01&group_by=external_id&format=csv`. By external id
+/// means by the one that a key has now, or had when it was deleted: changed, it takes the past along.
 #[utoipa::path(get, path = "/v1/usage", tag = "usage", params(UsageParams), responses(
     (status = 200, description = "Usage.", content(
         (UsagePage = "application/json"),
@@ -227,18 +197,27 @@ pub async fn usage(
         Some("csv") => true,
         Some(_) => return Err(Problem::query("format", "must be json or csv.")),
     };
-    let filter = UsageFilter { key: None, from, to, by, split: group.split() };
-    let rows = read(&api, &caller, filter).await?;
+    let of = match params.external_id {
+        None => Of::Account,
+        Some(id) if id.is_empty() || id.len() > LONGEST || id.contains('\0') => {
+            let want = format!("must be text of 1 to {LONGEST} bytes.");
+            return Err(Problem::query("external_id", want));
+        }
+        Some(id) => Of::ExternalId(id),
+    };
+    let filter = UsageFilter { of, from, to, by, split: group.split() };
+    let sums = read(&api, &caller, &filter, group).await?;
     if csv {
-        return csv_file(&rows, group);
+        return csv_file(&sums, group);
     }
-    Ok(axum::Json(UsagePage { data: views(rows, group) }).into_response())
+    Ok(axum::Json(UsagePage { data: views(sums, group) }).into_response())
 }
 
 /// Show a key's usage
 ///
 /// Like `GET /v1/usage`, of one key, which may be deleted. Credits are those that its own calls and the
-/// tasks that it created were charged.
+/// tasks that it created were charged. Of a key of an api, what `keys.verifyKey` said of it, in the gate's words:
+/// `accepted` = `VALID`.
 #[utoipa::path(get, path = "/v1/keys/{id}/usage", tag = "keys",
     params(("id" = String, Path, description = "Id of the key (not its secret)."), WindowParams),
     responses((status = 200, description = "The key's usage.", body = KeyUsagePage), Bad, NoKey, Gate))]
@@ -254,71 +233,31 @@ pub async fn of_key(
     if !store.had_key(caller.account, id).await? {
         return Err(Problem::key_not_found());
     }
-    let filter = UsageFilter { key: Some(id), from, to, by, split: Split::None };
-    let mut periods: BTreeMap<Millis, (BTreeMap<&'static str, i64>, i64)> = BTreeMap::new();
-    for used in read(&api, &caller, filter).await? {
-        periods.entry(used.at).or_default().0.insert(used.outcome.as_str(), used.requests);
-    }
-    for (at, credits) in store.credits_in(caller.account, id, filter).await? {
-        periods.entry(at).or_default().1 += credits;
-    }
-    let view = |(at, (requests, credits))| KeyUsageView { at: stamp(at), requests, credits };
-    Ok(axum::Json(KeyUsagePage { data: periods.into_iter().map(view).collect() }))
-}
-
-/// One view for each period and group; `rows` are sorted by both.
-fn views(rows: Vec<Used>, group: GroupBy) -> Vec<UsageView> {
-    let mut views = Vec::new();
-    let mut open: Option<(Millis, Option<KeyId>, String, Option<Outcome>)> = None;
-    for row in rows {
-        let by_outcome = (group == GroupBy::Outcome).then_some(row.outcome);
-        let place = (row.at, row.key, row.name.clone(), by_outcome);
-        if open.as_ref() != Some(&place) {
-            views.push(UsageView {
-                at: stamp(row.at),
-                key: (group == GroupBy::Key).then(|| row.key.map(|key| key.to_string())),
-                outcome: by_outcome.map(Outcome::as_str),
-                route: (group == GroupBy::Route).then(|| row.name.clone()),
-                network: (group == GroupBy::Network).then(|| row.name.clone()),
-                requests: BTreeMap::new(),
-            });
-            open = Some(place);
-        }
-        if let Some(view) = views.last_mut() {
-            *view.requests.entry(row.outcome.as_str()).or_default() += row.requests;
-        }
-    }
-    views
-}
-
-/// A line for each figure.
-fn csv_file(rows: &[Used], group: GroupBy) -> Result<Response, Problem> {
-    let column = match group {
-        GroupBy::Key => Some("key"),
-        GroupBy::Route => Some("route"),
-        GroupBy::Network => Some("network"),
-        GroupBy::Nothing | GroupBy::Outcome => None,
+    let of = match params.family.as_deref() {
+        None | Some("false") => Of::Key(id),
+        Some("true") => Of::Family(id),
+        Some(_) => return Err(Problem::query("family", "must be true or false.")),
     };
+    let filter = UsageFilter { of, from, to, by, split: Split::None };
+    let sums = read(&api, &caller, &filter, GroupBy::Nothing).await?;
+    let last = store.last_used(&[id]).await?.remove(&id);
+    let view = |(place, sums): (Place, Sums)| KeyUsageView {
+        at: stamp(place.at),
+        requests: sums.by_word(),
+        credits: sums.credits,
+    };
+    Ok(axum::Json(KeyUsagePage {
+        last_used: last.as_ref().map(LastUsedView::from),
+        data: sums.into_iter().map(view).collect(),
+    }))
+}
+
+fn csv_file(sums: &BTreeMap<Place, Sums>, group: GroupBy) -> Result<Response, Problem> {
     let broken = |error: csv::Error| {
         tracing::error!(%error, "usage cannot be written as CSV; answered 500");
         Problem::internal()
     };
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let heads = ["at"].into_iter().chain(column).chain(["outcome", "requests"]);
-    writer.write_record(heads).map_err(broken)?;
-    for row in rows {
-        let (at, requests) = (stamp(row.at), row.requests.to_string());
-        let name = match group {
-            GroupBy::Key => row.key.map(|key| key.to_string()).unwrap_or_default(),
-            _ => row.name.clone(),
-        };
-        let cells = [at.as_str()]
-            .into_iter()
-            .chain(column.map(|_| name.as_str()))
-            .chain([row.outcome.as_str(), requests.as_str()]);
-        writer.write_record(cells).map_err(broken)?;
-    }
-    let bytes = writer.into_inner().map_err(|error| broken(error.into_error().into()))?;
+    let bytes = csv_lines(sums, group).map_err(broken)?;
     let mut response = Response::new(bytes.into());
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
@@ -333,10 +272,6 @@ mod tests {
     use super::*;
 
     const NOW: Millis = 1_800_000_000_123;
-
-    fn used(at: Millis, name: &str, outcome: Outcome, requests: i64) -> Used {
-        Used { at, key: None, name: name.to_owned(), outcome, requests }
-    }
 
     #[test]
     fn windows_have_defaults_and_bounds() {
@@ -369,32 +304,5 @@ mod tests {
         ] {
             assert_eq!(code(from, to, by), "invalid_query", "{from} {to} {by}");
         }
-    }
-
-    #[test]
-    fn rows_become_one_view_for_each_period_and_group() {
-        let rows = || {
-            vec![
-                used(0, "/a", Outcome::Accepted, 3),
-                used(0, "/a", Outcome::RateLimit, 1),
-                used(0, "/b", Outcome::Accepted, 4),
-                used(DAY_MS, "/a", Outcome::Accepted, 5),
-            ]
-        };
-        let views = views(rows(), GroupBy::Route);
-        let json = serde_json::to_value(views).unwrap();
-        let want = serde_json::json!([
-            { "at": stamp(0), "route": "/a", "requests": { "accepted": 3, "rate_limit": 1 } },
-            { "at": stamp(0), "route": "/b", "requests": { "accepted": 4 } },
-            { "at": stamp(DAY_MS), "route": "/a", "requests": { "accepted": 5 } },
-        ]);
-        assert_eq!(json, want);
-        let one = super::views(vec![used(0, "", Outcome::Scope, 2)], GroupBy::Outcome);
-        let want = serde_json::json!([
-            { "at": stamp(0), "outcome": "scope", "requests": { "scope": 2 } },
-        ]);
-        assert_eq!(serde_json::to_value(one).unwrap(), want);
-        let nobody = super::views(vec![used(0, "", Outcome::Unknown, 2)], GroupBy::Key);
-        assert_eq!(serde_json::to_value(nobody).unwrap()[0]["key"], serde_json::Value::Null);
     }
 }

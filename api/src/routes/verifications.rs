@@ -36,7 +36,7 @@ impl Verification {
 /// Verify one address
 ///
 /// Answers when the verdict is there. Costs one credit, given back when the verdict is `unknown`;
-/// broken syntax is free. `seq` is 0.
+/// broken syntax is free. `seq` is 0. With a test key the sandbox answers, for nothing.
 #[utoipa::path(post, path = "/v1/verifications", tag = "verifications",
     params(("Idempotency-Key" = Option<String>, Header, description = "See the introduction.")),
     request_body = Verification,

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
@@ -20,6 +20,7 @@ use crate::problem::{
     API_NOT_FOUND, INVALID_BODY, INVALID_FIELD, INVALID_JSON, KEY_STATE, PROBLEM_JSON, Problem,
     ROOT_PERMISSION,
 };
+use crate::request_id::RequestId;
 use crate::routes::json as json_response;
 use crate::view::to_json;
 
@@ -54,7 +55,9 @@ impl Data {
         let Self { data, pagination } = self;
         let page =
             pagination.as_ref().map_or(String::new(), |page| format!(",\"pagination\":{page}"));
-        format!("{{\"meta\":{{\"requestId\":\"{request_id}\"}},\"data\":{data}{page}}}")
+        // A caller may have named the request, with a quote in it.
+        let id = Value::from(request_id);
+        format!("{{\"meta\":{{\"requestId\":{id}}},\"data\":{data}{page}}}")
     }
 }
 
@@ -67,8 +70,10 @@ impl IntoResponse for Data {
 }
 
 /// Middleware of every route under `/v2`: the frame of an answer, and errors in its words.
-pub async fn shape(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let id = format!("req_{}", api.app.ids.uuid(api.app.now()).simple());
+pub async fn shape(request: Request, next: Next) -> Response {
+    // As in the header, the request log and the audit log.
+    let id = request.extensions().get::<RequestId>();
+    let id = id.map_or_else(String::new, |id| id.as_str().to_owned());
     let path = request.uri().path().to_owned();
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
@@ -239,6 +244,8 @@ mod tests {
             "pagination": { "hasMore": true, "cursor": "key_1" },
         });
         assert_eq!(serde_json::from_str::<Value>(&page).unwrap(), want);
+        let named: Value = serde_json::from_str(&Data::done().body("a\"}\\")).unwrap();
+        assert_eq!(named["meta"]["requestId"], "a\"}\\");
         assert_eq!(Data::done().body("a"), "{\"meta\":{\"requestId\":\"a\"},\"data\":{}}");
         let problem = Problem::unavailable();
         let body = error(&problem, "req_2");

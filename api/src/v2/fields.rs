@@ -8,6 +8,7 @@ use listmill_shared::domain::key::{CreditLimit, Interval, Key};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::answer::fault;
 use crate::client_ip::parse_network;
@@ -22,27 +23,37 @@ pub fn patch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Pat
 }
 
 /// A refill of credits.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ServiceRefillRequest)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RefillBody {
     interval: IntervalBody,
+    /// Credits that are added.
     amount: i64,
+    /// Day of the month, 1 to 31; only with `monthly`.
     refill_day: Option<i64>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// How often.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = ServiceInterval)]
 #[serde(rename_all = "lowercase")]
-enum IntervalBody {
+pub enum IntervalBody {
     Daily,
     Monthly,
 }
 
 /// What is said of credits.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ServiceCreditsRequest)]
 #[serde(deny_unknown_fields)]
 pub struct CreditsBody {
+    /// What is left; null = nothing is limited.
+    #[schema(value_type = Option<i64>)]
     #[serde(default, deserialize_with = "patch")]
     remaining: Patch<i64>,
+    /// How it is filled again; null = it is not.
+    #[schema(value_type = Option<RefillBody>)]
     #[serde(default, deserialize_with = "patch")]
     refill: Patch<RefillBody>,
 }
@@ -65,12 +76,17 @@ impl CreditsBody {
 }
 
 /// A rate limit of a key.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ServiceRateLimitRequest)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RateLimitBody {
+    /// Its name, 3 characters or more.
     name: String,
+    /// Uses in a window.
     limit: u32,
+    /// Length of the window in milliseconds, 1000 or more.
     duration: u32,
+    /// Judged at every verification?
     #[serde(default)]
     auto_apply: bool,
 }
@@ -101,18 +117,26 @@ pub fn networks(texts: &[String]) -> Result<Vec<ipnet::IpNet>, Problem> {
 }
 
 /// Credits as they are shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceCredits)]
 pub struct CreditsView {
+    /// What is left; null = nothing is limited.
     remaining: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refill: Option<RefillView>,
 }
 
-#[derive(Debug, Serialize)]
+/// How credits are filled again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceRefill)]
 #[serde(rename_all = "camelCase")]
 struct RefillView {
+    /// `daily` or `monthly`.
+    #[schema(value_type = IntervalBody)]
     interval: &'static str,
+    /// Credits that are added.
     amount: i64,
+    /// Day of the month.
     #[serde(skip_serializing_if = "Option::is_none")]
     refill_day: Option<i16>,
 }
@@ -129,21 +153,30 @@ impl CreditsView {
 }
 
 /// Whom a key was given to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceIdentity)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityView {
+    /// Of the external id, the same every time.
     id: String,
+    /// The owner's id.
     external_id: String,
 }
 
 /// A rate limit as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceRateLimit)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitView {
+    /// Of the name, the same every time.
     pub id: String,
+    /// Its name.
     pub name: String,
+    /// Uses in a window.
     pub limit: u32,
+    /// Length of the window in milliseconds.
     pub duration: u32,
+    /// Judged at every verification?
     pub auto_apply: bool,
 }
 
@@ -160,29 +193,52 @@ impl RateLimitView {
 }
 
 /// A key as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceKey)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyView {
+    /// Its id.
+    #[schema(example = "key_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e")]
     key_id: String,
+    /// The first characters of its secret.
     start: String,
+    /// Neither switched off nor suspended.
     enabled: bool,
+    /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// What is said of it.
+    #[schema(value_type = Option<Object>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     meta: Option<Value>,
+    /// When it was made, in milliseconds since 1970, as all times here.
+    #[schema(value_type = i64)]
     created_at: Millis,
+    /// When it was changed last.
+    #[schema(value_type = Option<i64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     updated_at: Option<Millis>,
+    /// When it was last found valid, as of a moment ago.
+    #[schema(value_type = Option<i64>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_at: Option<Millis>,
+    /// When it ends by itself.
+    #[schema(value_type = Option<i64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<Millis>,
+    /// What it may do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     permissions: Vec<String>,
+    /// Its roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     roles: Vec<String>,
+    /// Its limit of credits.
     #[serde(skip_serializing_if = "Option::is_none")]
     credits: Option<CreditsView>,
+    /// Whom it was given to.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityView>,
+    /// Its rate limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ratelimits: Vec<RateLimitView>,
     /// Ours: where it may be used from.
@@ -191,8 +247,10 @@ pub struct KeyView {
 }
 
 impl KeyView {
-    pub fn new(key: Key, now: Millis) -> Self {
+    /// `last_used_at`: when it was last found valid.
+    pub fn new(key: Key, last_used_at: Option<Millis>, now: Millis) -> Self {
         Self {
+            last_used_at,
             key_id: key.id.to_string(),
             start: key.start.clone(),
             // A suspended key is as good as disabled.

@@ -7,16 +7,23 @@
 
 mod answer;
 mod apis;
+pub(crate) mod describe;
 mod fields;
 mod keys;
-mod root;
+pub(crate) mod root;
 mod verify;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{any, get, post};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{any, post};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use self::answer::{Data, shape};
+use self::describe::ServiceAnswer;
 use crate::Api;
 use crate::problem::{METHOD_NOT_ALLOWED, NOT_FOUND, NOT_OFFERED, Problem};
 
@@ -57,32 +64,48 @@ const NOT_OFFERED_YET: &[&str] = &[
 
 /// Everything under `/v2`.
 pub fn router(api: Api) -> Router {
-    let mut known = Router::new()
-        .route("/v2/keys.createKey", post(keys::create))
-        .route("/v2/keys.getKey", post(keys::get))
-        .route("/v2/keys.updateKey", post(keys::update))
-        .route("/v2/keys.deleteKey", post(keys::delete))
-        .route("/v2/keys.rerollKey", post(keys::reroll))
-        .route("/v2/keys.updateCredits", post(keys::update_credits))
-        .route("/v2/keys.whoami", post(keys::whoami))
-        .route("/v2/keys.verifyKey", post(verify::verify))
-        .route("/v2/apis.createApi", post(apis::create))
-        .route("/v2/apis.getApi", post(apis::get))
-        .route("/v2/apis.deleteApi", post(apis::delete))
-        .route("/v2/apis.listKeys", post(apis::list_keys));
+    let (mut known, _) = known_routes().split_for_parts();
     for name in NOT_OFFERED_YET {
         known = known.route(&format!("/v2/{name}"), post(not_offered));
     }
     let known = known
         .method_not_allowed_fallback(wrong_method)
         .route_layer(from_fn_with_state(api.clone(), root::gate));
-    let open = Router::new()
-        .route("/v2/liveness", get(liveness))
+    let (open, _) = open_routes().split_for_parts();
+    let open = open
         .method_not_allowed_fallback(wrong_method)
         .route("/v2", any(unknown))
         .route("/v2/", any(unknown))
         .route("/v2/{*rest}", any(unknown));
-    known.merge(open).layer(from_fn_with_state(api.clone(), shape)).with_state(api)
+    known.merge(open).layer(from_fn(shape)).with_state(api)
+}
+
+/// What the OpenAPI document says of them.
+pub fn document() -> OpenApi {
+    let (_, mut document) = known_routes().split_for_parts();
+    document.merge(open_routes().split_for_parts().1);
+    document
+}
+
+/// What needs a root key.
+fn known_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(keys::create))
+        .routes(routes!(keys::get))
+        .routes(routes!(keys::update))
+        .routes(routes!(keys::delete))
+        .routes(routes!(keys::reroll))
+        .routes(routes!(keys::update_credits))
+        .routes(routes!(keys::whoami))
+        .routes(routes!(verify::verify))
+        .routes(routes!(apis::create))
+        .routes(routes!(apis::get))
+        .routes(routes!(apis::delete))
+        .routes(routes!(apis::list_keys))
+}
+
+fn open_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(liveness))
 }
 
 async fn not_offered() -> Problem {
@@ -98,6 +121,19 @@ async fn wrong_method() -> Problem {
     Problem::new(METHOD_NOT_ALLOWED, "Every method is a POST, /v2/liveness a GET.")
 }
 
+/// That the service is there.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServiceAlive)]
+struct Alive {
+    #[schema(example = "OK")]
+    message: &'static str,
+}
+
+/// Ask whether the service is there
+///
+/// Needs no key.
+#[utoipa::path(get, path = "/v2/liveness", operation_id = "liveness", tag = "key service", security(()),
+    responses((status = 200, description = "It is.", body = ServiceAnswer<Alive>)))]
 async fn liveness() -> Data {
-    Data::new(&serde_json::json!({ "message": "OK" }))
+    Data::new(&Alive { message: "OK" })
 }

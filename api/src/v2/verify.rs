@@ -1,5 +1,7 @@
 //! `/v2/keys.verifyKey`: 200 for every outcome, which `valid` and `code` tell.
 
+use std::time::Instant;
+
 use axum::extract::State;
 use listmill_shared::app::key_service::verify::{Code, JudgedLimit, Named, Verification, Verified};
 use listmill_shared::domain::clock::Millis;
@@ -8,12 +10,15 @@ use listmill_shared::domain::key::Key;
 use listmill_shared::domain::permission::Question;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::answer::{Body, Data, fault, refuse};
+use super::describe::{self, Errors, ServiceAnswer};
 use super::fields::{IdentityView, RateLimitView, enabled, identity, made_id, name, stored_meta};
 use super::root::Root;
 use crate::Api;
 use crate::problem::Problem;
+use crate::request_log::note_verification;
 
 /// Tags of one verification, and characters of one.
 const TAGS: usize = 20;
@@ -27,32 +32,51 @@ const KEY: usize = 512;
 /// Credits that it may cost.
 const COST: i64 = 1_000_000_000_000_000;
 
-#[derive(Deserialize)]
+/// A key that somebody has presented.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ServiceVerifyKey)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VerifyKey {
+    /// The key itself.
+    #[schema(example = "prod_k7mpq")]
     key: String,
+    /// Up to 20; checked, and not kept.
     tags: Option<Vec<String>>,
+    /// Permissions that it must hold: names with `AND`, `OR` and parentheses.
     permissions: Option<String>,
+    /// What it costs; 1 unless given.
     credits: Option<CostBody>,
+    /// Ids of apis, one of which it must belong to.
     keyspaces: Option<Vec<String>>,
+    /// Rate limits besides those that are always judged.
     ratelimits: Option<Vec<NamedBody>>,
+    /// Not offered.
     migration_id: Option<String>,
     /// Ours: the address of whoever presented the key.
     ip: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What a verification costs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ServiceCost)]
 #[serde(deny_unknown_fields)]
 struct CostBody {
+    /// Credits, 0 or more.
     cost: i64,
 }
 
-#[derive(Debug, Deserialize)]
+/// A rate limit that is judged this time.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ServiceNamedLimit)]
 #[serde(deny_unknown_fields)]
 struct NamedBody {
+    /// Its name.
     name: String,
+    /// Uses that this one counts for; 1 unless given.
     cost: Option<u32>,
+    /// Uses in a window; the key's own figure unless given.
     limit: Option<u32>,
+    /// Length of the window in milliseconds; the key's own unless given.
     duration: Option<u32>,
 }
 
@@ -84,7 +108,7 @@ impl VerifyKey {
             return Err(fault("keyspaces", &format!("must be at most {APIS}")));
         }
         let from = match self.ip.as_deref().map(str::parse::<std::net::IpAddr>) {
-            None => root.ip,
+            None => root.origin.ip,
             Some(Ok(ip)) => Some(ip.to_canonical()),
             Some(Err(_)) => return Err(fault("ip", "must be an IPv4 or IPv6 address")),
         };
@@ -176,14 +200,24 @@ fn view(key: Key, remaining: Option<i64>, limits: Vec<JudgedLimit>, now: Millis)
     }
 }
 
+/// Verify a key
+///
+/// Answers 200 whatever comes out; `valid` and `code` say it. The checks and their order: docs/UNKEY.md. Every
+/// answer counts as a use of the key: `GET /v1/keys/{id}/usage`.
+#[utoipa::path(post, path = "/v2/keys.verifyKey", operation_id = "keys.verifyKey", tag = "key service",
+    request_body = VerifyKey, security(("root_key" = ["verify_key"])), responses(
+    (status = 200, description = "The verdict.", body = ServiceAnswer<describe::Verified>), Errors))]
 pub async fn verify(
     State(api): State<Api>,
     root: Root,
     Body(body): Body<VerifyKey>,
 ) -> Result<Data, Problem> {
+    let began = Instant::now();
     let asked = body.read(&root)?;
+    let from = asked.from;
     let verified = api.app.verify_service_key(&root.key, asked).await?;
-    let Verified { code, key, remaining, limits } = verified;
+    note_verification(&api, &root, &verified, from, began);
+    let Verified { code, key, remaining, limits, .. } = verified;
     metrics::counter!("listmill_key_verifications_total", "code" => code.as_str()).increment(1);
     let now = api.app.now();
     Ok(Data::new(&VerifiedView {

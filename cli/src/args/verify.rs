@@ -11,8 +11,8 @@ It needs no server, no database and no Redis: the work is done in this process, 
 the manners that the settings name. While it runs, the list is kept in a private folder below TMPDIR,
 which is removed at the end.
 
-A list is CSV or TSV (the column with the addresses is found), text (one address a line), NDJSON or
-JSON, packed with gzip or not. The results file is the list as it came, with columns that begin with
+A list is CSV, TSV or a workbook (.xlsx; the column with the addresses is found), text (one address a
+line), NDJSON or JSON, packed with gzip or not. Of a workbook, one sheet is read; its rows come back as CSV. The results file is the list as it came, with columns that begin with
 listmill_ added; each address is asked about once, however often it is there.
 
 An address whose mail server says \"later\" is asked again after LISTMILL_RETRY_DELAYS (1m,5m,15m); the
@@ -24,6 +24,7 @@ stops at once and writes nothing.
 Examples:
   listmill verify contacts.csv                       writes contacts-results.csv
   listmill verify contacts.csv.gz --column Mail --output checked.csv.gz
+  listmill verify contacts.xlsx --sheet Leads        writes contacts-results.csv
   listmill verify leads.txt --format ndjson          writes leads-results.ndjson
   listmill verify --output - - < contacts.csv        from stdin to stdout
   listmill verify anna@example.com bert@example.org  prints what was found, and why
@@ -56,9 +57,14 @@ pub struct VerifyArgs {
     #[arg(long, value_enum)]
     pub input_format: Option<InputFormat>,
 
-    /// CSV: the column with the addresses, by its header or its number from 1 [default: found out]
+    /// Tables: the column with the addresses, by its header or its number from 1; of a workbook also by its
+    /// letter [default: found out]
     #[arg(long, value_name = "NAME")]
     pub column: Option<String>,
+
+    /// Workbooks: the sheet [default: the first one with rows]
+    #[arg(long, value_name = "NAME")]
+    pub sheet: Option<String>,
 
     /// Addresses verified at once [default: the setting worker_concurrency]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -94,6 +100,8 @@ pub enum InputFormat {
     Ndjson,
     /// One object with `emails`
     Json,
+    /// A workbook
+    Xlsx,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

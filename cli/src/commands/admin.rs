@@ -1,28 +1,30 @@
 //! `listmill admin …`: operator levers, straight on the database; on SQLite also beside a running
 //! `up`. What they change holds for every request and task from the moment they return.
 
+mod accounts;
+mod import;
 mod keys;
+mod rotate;
+mod suspend;
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::TryStreamExt;
-use ipnet::IpNet;
 use listmill_shared::app::App;
-use listmill_shared::app::keys::{By, End};
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
-use listmill_shared::domain::key::{Key, Suspension};
+use listmill_shared::domain::key::fields::Fields;
+use listmill_shared::domain::key::{Environment, Key};
 use listmill_shared::domain::key_scan::mask;
 use listmill_shared::domain::ledger::{Books, Kind};
 use listmill_shared::store::keys::Filter;
 use serde_json::{Value, json};
 
-use super::{Context, make_key, open};
-use crate::args::{AccountCommand, AdminArgs, AdminCommand, CreditsCommand, IpCommand, KeyCommand};
+use super::{Context, make_key_with, open};
+use crate::args::{AdminArgs, AdminCommand, CreditsCommand, KeyCommand};
 use crate::output::{Output, grouped, signed};
 
 /// Keys read in one go.
@@ -40,18 +42,15 @@ pub async fn run(context: Context, args: AdminArgs) -> Result<ExitCode> {
 
 async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<ExitCode> {
     match command {
-        AdminCommand::Account(AccountCommand::Create { email, password, credits, admin }) => {
-            create_account(app, out, &email, password.as_deref(), credits, admin).await?;
-        }
-        AdminCommand::Account(AccountCommand::Weight { account, weight }) => {
-            set_weight(app, out, &account, weight).await?;
-        }
+        AdminCommand::Account(command) => accounts::run(app, out, command).await?,
+        AdminCommand::Key(KeyCommand::Import(args)) => return import::run(app, out, args).await,
         AdminCommand::Key(command) => key(app, out, command).await?,
         AdminCommand::RootKey(command) => super::root_key::run(app, out, command).await?,
         AdminCommand::Credits(CreditsCommand::Grant { account, amount, kind, note }) => {
             grant(app, out, &account, amount, kind.into(), note.as_deref()).await?;
         }
-        AdminCommand::Ip(command) => ip(app, out, command).await?,
+        AdminCommand::Ip(command) => super::ip::run(app, out, command).await?,
+        AdminCommand::Abuse(command) => super::abuse::run(app, out, command).await?,
         AdminCommand::Limits(command) => super::limits::run(app, out, command).await?,
         AdminCommand::Reconcile { account, deep } => {
             return reconcile(app, out, account.as_deref(), deep).await;
@@ -60,30 +59,6 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
         AdminCommand::Results { task } => results(app, &task).await?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn create_account(
-    app: &App,
-    out: &Output,
-    email: &str,
-    password: Option<&str>,
-    credits: i64,
-    admin: bool,
-) -> Result<()> {
-    ensure!(
-        email.len() <= 254
-            && email.split_once('@').is_some_and(|(l, d)| !l.is_empty() && !d.is_empty()),
-        "{email:?} is no e-mail address"
-    );
-    ensure!(password != Some(""), "the password is empty; leave --password out for none");
-    let id = app
-        .create_account(email, password, credits, admin, &Origin::operator())
-        .await
-        .with_context(|| format!("cannot make the account {email}"))?;
-    out.object(&json!({ "account_id": id }))?;
-    out.say(format!("account {id} ({email}) with {} credits", signed(credits)));
-    out.say(format!("next: listmill admin key create --account {email} --label NAME"));
-    Ok(())
 }
 
 /// Finds an account by id or e-mail.
@@ -103,31 +78,42 @@ pub async fn account(app: &App, name: &str) -> Result<AccountId> {
     })
 }
 
-async fn set_weight(app: &App, out: &Output, owner: &str, weight: i32) -> Result<()> {
-    let id = account(app, owner).await?;
-    let set = app.store.set_weight(id, weight, &Origin::operator(), app.now()).await?;
-    ensure!(set, "the account {owner:?} is gone");
-    out.object(&json!({ "account_id": id, "weight": weight }))?;
-    out.say(format!("{owner}: weight {weight}"));
-    Ok(())
-}
-
 async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
     let by = Origin::operator();
     match command {
-        KeyCommand::Create { account: owner, label, expires_in } => {
+        KeyCommand::Create { account: owner, label, expires_in, environment, link } => {
             ensure!(!label.trim().is_empty(), "the label is empty");
             let owner = account(app, &owner).await?;
             let expires_at = expires_in.map(|time| app.now() + time.as_millis() as i64);
-            let (id, secret) = make_key(app, owner, &label, expires_at, None, &by).await?;
-            out.object(&json!({ "key_id": id, "key": secret }))?;
-            out.say(format!("{secret}\n"));
-            out.say(format!("key {id} ({label}); its secret is shown this once: keep it"));
+            let fields = Fields {
+                label: Some(label.clone()),
+                expires_at: Some(expires_at),
+                environment: Some(environment),
+                ..Fields::default()
+            };
+            if link {
+                let id = rotate::create_with_link(app, out, owner, fields).await?;
+                out.say(format!("key {id} ({label})"));
+            } else {
+                let (id, secret) = make_key_with(app, owner, fields, &by).await?;
+                out.object(&json!({ "key_id": id, "key": secret }))?;
+                out.say(format!("{secret}\n"));
+                out.say(format!("key {id} ({label}); its secret is shown this once: keep it"));
+            }
+            if environment == Environment::Test {
+                out.say(
+                    "it is a test key: the sandbox makes its verdicts up, and nothing is charged",
+                );
+            }
             if let Some(end) = expires_at {
                 out.say(format!("it ends at {}", rfc3339(end)));
             }
             Ok(())
         }
+        KeyCommand::Rotate(args) => rotate::rotate(app, out, args).await,
+        KeyCommand::Cut { key_id } => rotate::cut(app, out, &key_id).await,
+        // Its exit code matters: dispatched before.
+        KeyCommand::Import(args) => import::run(app, out, args).await.map(|_| ()),
         KeyCommand::List { account: owner } => {
             let owner = match owner {
                 Some(owner) => Some(account(app, &owner).await?),
@@ -143,20 +129,11 @@ async fn key(app: &App, out: &Output, command: KeyCommand) -> Result<()> {
             };
             keys::hygiene(app, out, owner).await
         }
-        KeyCommand::Suspend { key_id, reason } => {
-            ensure!(!reason.trim().is_empty(), "the reason is empty; the key's user is told it");
-            let id = key_id_of(app, &key_id)?;
-            let suspension = Suspension { reason, until: None, note: None };
-            let ended =
-                app.end_key(id, None, &End::Suspend(suspension), false, By::nobody(&by)).await;
-            let key = ended.with_context(|| no_key(id))?.key;
-            show_changed(app, out, &key)
+        KeyCommand::Suspend { key_id, reason, note, end } => {
+            suspend::suspend(app, out, &key_id, reason, note, &end).await
         }
         KeyCommand::Unsuspend { key_id, reason } => {
-            let id = key_id_of(app, &key_id)?;
-            let key = app.unsuspend_key(id, By::nobody(&by)).await.with_context(|| no_key(id))?;
-            tracing::info!(key = %id, reason = reason.unwrap_or_default(), "suspension lifted");
-            show_changed(app, out, &key)
+            suspend::unsuspend(app, out, &key_id, reason.as_deref()).await
         }
     }
 }
@@ -197,13 +174,14 @@ async fn list_keys(app: &App, out: &Output, owner: Option<AccountId>) -> Result<
         out.say("no keys; `listmill admin key create --account … --label …` makes one");
         return Ok(());
     }
-    let head = ["KEY", "BEGINS", "STATUS", "LABEL", "ACCOUNT", "CREATED", "EXPIRES"];
+    let head = ["KEY", "BEGINS", "STATUS", "FOR", "LABEL", "ACCOUNT", "CREATED", "EXPIRES"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(keys.iter().map(|key| {
         vec![
             key.id.to_string(),
             format!("{}…", key.start),
             key.status(app.now()).to_owned(),
+            key.environment.as_str().to_owned(),
             key.label.clone(),
             key.account.to_string(),
             rfc3339(key.created_at),
@@ -221,7 +199,10 @@ fn key_object(app: &App, key: &Key) -> Value {
         "label": key.label,
         "start": key.start,
         "status": key.status(app.now()),
+        "environment": key.environment.as_str(),
         "suspended_reason": key.suspended.as_ref().map(|suspension| &suspension.reason),
+        "suspended_until": key.suspended.as_ref().and_then(|one| one.until).map(rfc3339),
+        "suspended_note": key.suspended.as_ref().and_then(|one| one.note.as_ref()),
         "created_at": rfc3339(key.created_at),
         "expires_at": key.expires_at.map(rfc3339),
     })
@@ -235,68 +216,14 @@ async fn grant(
     kind: Kind,
     note: Option<&str>,
 ) -> Result<()> {
-    ensure!(amount != 0, "the amount is 0: nothing to do");
     let id = account(app, owner).await?;
-    let before = app.store.balance(id, kind).await?;
-    if before.checked_add(amount).is_none_or(|after| after < 0) {
-        bail!("{} {} credits is all there is; {amount} cannot be booked", before, kind.as_str());
-    }
-    let balance = app.grant(id, kind, amount, note, &Origin::operator()).await?;
+    let balance = app.book(id, kind, amount, note, &Origin::operator()).await?;
     out.object(&json!({
         "account_id": id, "kind": kind.as_str(), "amount": amount, "balance": balance,
     }))?;
     let (amount, balance) = (signed(amount), signed(balance));
     out.say(format!("{amount} {} credits for {owner}; the balance is {balance}", kind.as_str()));
     Ok(())
-}
-
-async fn ip(app: &App, out: &Output, command: IpCommand) -> Result<()> {
-    let (cidr, blocked, reason) = match command {
-        IpCommand::Block { cidr, reason } => (cidr, true, reason),
-        IpCommand::Unblock { cidr, reason } => (cidr, false, reason),
-        IpCommand::List => {
-            let blocks = app.store.ip_blocks().await?;
-            out.object(&json!({ "blocked": blocks }))?;
-            out.say(if blocks.is_empty() {
-                String::from("nothing is blocked")
-            } else {
-                blocks.join("\n")
-            });
-            return Ok(());
-        }
-    };
-    let network = network(&cidr)?;
-    let text = network.to_string();
-    let (reason, by) = (reason.as_deref(), Origin::operator());
-    let changed = app.store.change_ip_block(&text, blocked, reason, &by, app.now()).await?;
-    out.object(&json!({ "cidr": text, "blocked": blocked, "changed": changed }))?;
-    out.say(match (blocked, changed) {
-        (true, true) => format!("{text} is blocked from the next request on"),
-        (true, false) => format!("{text} was blocked already"),
-        (false, true) => format!("{text} is no longer blocked"),
-        (false, false) => format!("{text} was not blocked; `listmill admin ip list` shows what is"),
-    });
-    Ok(())
-}
-
-/// Reads an address or network and gives it the one form under which it is stored: host bits
-/// cleared, IPv4 in IPv6's clothes undressed.
-fn network(text: &str) -> Result<IpNet> {
-    let text = text.trim();
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address.to_canonical()));
-    }
-    let network: IpNet = text.parse().with_context(|| {
-        format!("{text:?} is neither an IP address nor a network such as 203.0.113.0/24")
-    })?;
-    Ok(match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => IpNet::new(v4.into(), v6.prefix_len() - 96)?,
-            None => network,
-        },
-        _ => network,
-    }
-    .trunc())
 }
 
 async fn reconcile(app: &App, out: &Output, owner: Option<&str>, deep: bool) -> Result<ExitCode> {
@@ -396,26 +323,4 @@ pub fn show_books(out: &Output, books: &[Books]) -> bool {
         n => format!("  {} faults", grouped(n as u64)),
     });
     faults.is_empty()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_have_one_form() {
-        for (given, stored) in [
-            ("203.0.113.7", "203.0.113.7/32"),
-            ("10.1.2.3/8", "10.0.0.0/8"),
-            ("::ffff:192.0.2.1", "192.0.2.1/32"),
-            ("::ffff:192.0.2.1/120", "192.0.2.0/24"),
-            ("2001:DB8::1", "2001:db8::1/128"),
-            ("2001:db8::1/32", "2001:db8::/32"),
-        ] {
-            assert_eq!(network(given).unwrap().to_string(), stored, "{given}");
-        }
-        for wrong in ["", "10.0.0.0/33", "example.com", "10.0.0"] {
-            assert!(network(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use listmill_shared::app::App;
 use listmill_shared::app::provider::Provider;
+use listmill_worker::Home;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ impl Embedded {
         let mut halves = JoinSet::new();
         let api = listmill_api::serve(app.clone(), provider.clone(), listener, drain.clone());
         halves.spawn(async move { api.await.context("the API stopped") });
-        let worker = listmill_worker::run(app, provider, drain.clone());
+        let worker = listmill_worker::run(app, provider, drain.clone(), Home::Shared);
         halves.spawn(async move { worker.await.context("the worker stopped") });
         Self { drain, grace, halves }
     }

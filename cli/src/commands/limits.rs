@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use listmill_shared::app::App;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::rfc3339;
 use listmill_shared::domain::factor::{Factor, Tightened};
 use listmill_shared::store::limit_factor::Lever;
@@ -11,12 +12,12 @@ use crate::args::LimitsCommand;
 use crate::output::Output;
 
 pub async fn run(app: &App, out: &Output, command: LimitsCommand) -> Result<()> {
-    let now = app.now();
+    let (now, by) = (app.now(), Origin::operator());
     match command {
         LimitsCommand::Tighten { factor, lasts, note } => {
             let ends_at = now + lasts.as_millis() as i64;
             let tightened = Tightened { factor, ends_at };
-            app.store.set_limit_factor(&tightened, note.as_deref(), now).await?;
+            app.store.set_limit_factor(&tightened, note.as_deref(), &by, now).await?;
             tracing::warn!(
                 thousandths = factor.thousandths(),
                 ends_at = %rfc3339(ends_at),
@@ -26,7 +27,7 @@ pub async fn run(app: &App, out: &Output, command: LimitsCommand) -> Result<()> 
         }
         LimitsCommand::Relax { note } => {
             let tightened = Tightened { factor: Factor::ONE, ends_at: now };
-            app.store.set_limit_factor(&tightened, note.as_deref(), now).await?;
+            app.store.set_limit_factor(&tightened, note.as_deref(), &by, now).await?;
             tracing::warn!(
                 note = note.as_deref().unwrap_or_default(),
                 "request limits made whole again by an operator"

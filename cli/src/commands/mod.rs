@@ -1,11 +1,13 @@
 //! The commands, one module each, and what they share.
 
+mod abuse;
 pub mod admin;
 mod audit;
 pub mod bench;
 pub mod demo;
 pub mod doctor;
 pub mod embedded;
+mod ip;
 pub mod limits;
 pub mod migrate;
 pub mod roles;
@@ -85,6 +87,16 @@ pub async fn make_key(
         rate_limit: Some(rate_limit),
         ..Fields::default()
     };
+    make_key_with(app, account, fields, by).await
+}
+
+/// Likewise, with these fields.
+pub async fn make_key_with(
+    app: &App,
+    account: AccountId,
+    fields: Fields,
+    by: &Origin,
+) -> Result<(KeyId, String)> {
     open_keyring(app).await?;
     let salt: [u8; 32] = app.ids.bytes();
     let (key, secret) = app.create_key(account, fields, By::nobody(by), &salt).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use listmill_shared::app::{App, OpenError};
+use listmill_worker::Home;
 use tokio::task::JoinSet;
 
 use super::Context;
@@ -58,7 +59,8 @@ pub async fn worker(context: Context) -> Result<ExitCode> {
         engine = app.store.engine(),
         "worker is up"
     );
-    parts.spawn(async move { Ok(listmill_worker::run(app, provider, drain).await?) });
+    let run = listmill_worker::run(app, provider, drain, Home::Own);
+    parts.spawn(async move { Ok(run.await?) });
     until_drained(&context, parts).await
 }
 

@@ -1,9 +1,13 @@
 //! `listmill admin root-key …`: who may manage and verify the keys of an account's apis.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, Result, bail};
 use listmill_shared::app::App;
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::rfc3339;
-use listmill_shared::domain::id::RootKeyId;
+use listmill_shared::domain::id::{KeyId, RootKeyId};
+use listmill_shared::domain::request::LastUse;
 use listmill_shared::domain::root_key::RootKey;
 use serde_json::{Value, json};
 
@@ -24,7 +28,8 @@ pub async fn run(app: &App, out: &Output, command: RootKeyCommand) -> Result<()>
                 true => vec![String::from("*")],
                 false => permissions,
             };
-            let (root, secret) = app.create_root_key(owner, &name, permissions).await?;
+            let (root, secret) =
+                app.create_root_key(owner, &name, permissions, &Origin::operator()).await?;
             let secret = secret.reveal();
             out.object(&json!({ "root_key_id": root.id, "key": secret }))?;
             out.say(format!("{secret}\n"));
@@ -50,7 +55,13 @@ pub async fn run(app: &App, out: &Output, command: RootKeyCommand) -> Result<()>
                     break;
                 }
             }
-            show(out, &keys)
+            let mut used = HashMap::new();
+            for page in keys.chunks(PAGE as usize) {
+                // They stand among the uses of keys with their own ids.
+                let ids: Vec<KeyId> = page.iter().map(|key| KeyId(key.id.0)).collect();
+                used.extend(app.store.last_used(&ids).await?);
+            }
+            show(out, &keys, &used)
         }
         RootKeyCommand::Delete { id } => {
             let id: RootKeyId = id.parse().with_context(|| {
@@ -58,7 +69,7 @@ pub async fn run(app: &App, out: &Output, command: RootKeyCommand) -> Result<()>
                     "{id:?}: wanted is a root key's id, as `listmill admin root-key list` shows it"
                 )
             })?;
-            if !app.delete_root_key(id).await? {
+            if !app.delete_root_key(id, None, &Origin::operator()).await? {
                 bail!("no root key {id}, or it is deleted");
             }
             out.object(&json!({ "root_key_id": id, "status": "deleted" }))?;
@@ -68,7 +79,8 @@ pub async fn run(app: &App, out: &Output, command: RootKeyCommand) -> Result<()>
     }
 }
 
-fn show(out: &Output, keys: &[RootKey]) -> Result<()> {
+fn show(out: &Output, keys: &[RootKey], used: &HashMap<KeyId, LastUse>) -> Result<()> {
+    let last = |key: &RootKey| used.get(&KeyId(key.id.0)).map(|last| rfc3339(last.at));
     let object = |key: &RootKey| {
         json!({
             "root_key_id": key.id,
@@ -77,6 +89,7 @@ fn show(out: &Output, keys: &[RootKey]) -> Result<()> {
             "start": key.start,
             "permissions": key.permissions,
             "created_at": rfc3339(key.created_at),
+            "last_used_at": last(key),
         })
     };
     let objects: Vec<Value> = keys.iter().map(object).collect();
@@ -85,7 +98,7 @@ fn show(out: &Output, keys: &[RootKey]) -> Result<()> {
         out.say("no root keys; `listmill admin root-key create --account …` makes one");
         return Ok(());
     }
-    let head = ["ROOT KEY", "BEGINS", "NAME", "ACCOUNT", "CREATED", "MAY DO"];
+    let head = ["ROOT KEY", "BEGINS", "NAME", "ACCOUNT", "CREATED", "LAST USED", "MAY DO"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(keys.iter().map(|key| {
         vec![
@@ -94,6 +107,7 @@ fn show(out: &Output, keys: &[RootKey]) -> Result<()> {
             key.name.clone(),
             key.account.to_string(),
             rfc3339(key.created_at),
+            last(key).unwrap_or_else(|| String::from("never")),
             key.permissions.join(" "),
         ]
     }));

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use listmill_shared::app::App;
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, Ids};
+use listmill_shared::store::person_links::LinkKind;
 use serde_json::json;
 
 use super::embedded::{Embedded, listen, url_of};
@@ -22,6 +23,8 @@ struct Owner {
     account: AccountId,
     password: String,
     key: String,
+    /// Logs the owner in once; below the server's address.
+    link: String,
 }
 
 pub async fn run(context: Context) -> Result<ExitCode> {
@@ -62,7 +65,8 @@ async fn first_start(app: &App) -> Result<Option<Owner>> {
     let by = Origin::system();
     let account = app.create_account(OWNER, Some(&password), CREDITS, true, &by).await?;
     let (_, key) = make_key(app, account, "first", None, None, &by).await?;
-    Ok(Some(Owner { account, password, key }))
+    let link = app.make_person_link(OWNER, LinkKind::Login, &by).await?.reveal();
+    Ok(Some(Owner { account, password, key, link }))
 }
 
 fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) -> Result<()> {
@@ -74,13 +78,13 @@ fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) ->
         "database": context.settings.database_url.to_string(),
         "account": owner.map(|owner| json!({
             "account_id": owner.account, "email": OWNER, "password": owner.password,
-            "credits": CREDITS,
+            "credits": CREDITS, "login": login_url(url, &owner.link),
         })),
         "key": owner.map(|owner| &owner.key),
     }))?;
     out.say("Listmill is up; Ctrl-C stops it.\n");
     let mut rows = vec![
-        vec![String::from("API"), url.to_owned()],
+        vec![String::from("Dashboard"), url.to_owned()],
         vec![String::from("Docs"), format!("{url}/docs")],
         vec![String::from("Database"), context.settings.database_url.to_string()],
         vec![String::from("Provider"), provider.to_owned()],
@@ -95,6 +99,8 @@ fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) ->
     rows.push(vec![String::from("API key"), owner.key.clone()]);
     out.table("  ", 9, &rows);
     out.say("\nPassword and key are shown this once: keep them.");
+    out.say("\nOpen this in your browser: it logs you in, once, within an hour.\n");
+    out.say(format!("  {}", login_url(url, &owner.link)));
     out.say("\nSubmit a list (one address a line), then look at the task:\n");
     out.say(format!("  export KEY={}", owner.key));
     out.say(format!(
@@ -106,6 +112,10 @@ fn greet(context: &Context, url: &str, provider: &str, owner: Option<&Owner>) ->
         "\nMore credits: listmill admin credits grant --account {OWNER} --amount 1000"
     ));
     Ok(())
+}
+
+fn login_url(url: &str, token: &str) -> String {
+    format!("{url}/login/link/{token}")
 }
 
 /// 20 characters without look-alikes: 100 bits.

@@ -1,13 +1,13 @@
-//! Granting credits, and making an account.
-
-use argon2::Argon2;
-use argon2::password_hash::PasswordHasher;
+//! Granting credits, showing where they are, and making an account.
 
 use super::App;
+use super::people::hash_password;
 use crate::domain::audit::Origin;
-use crate::domain::id::{AccountId, Ids};
+use crate::domain::clock::Millis;
+use crate::domain::id::AccountId;
 use crate::domain::ledger::Kind;
 use crate::store::StoreError;
+use crate::store::credit_page::{AccountBooks, Entries, Holder, Want, Wanted};
 
 /// Tasks looked at in one go when credits arrive.
 pub const RESUME_AT_ONCE: i64 = 100;
@@ -26,7 +26,49 @@ pub enum AccountError {
     Store(#[from] StoreError),
 }
 
+/// Tasks that are named among those that hold credits.
+const HOLDERS: i64 = 20;
+
+/// Where an account's credits are.
+#[derive(Debug, Clone)]
+pub struct Whereabouts {
+    /// The books, a row for each kind.
+    pub books: Vec<AccountBooks>,
+    /// The newest tasks that hold credits.
+    pub holders: Vec<Holder>,
+    /// What paused tasks wait for.
+    pub want: Want,
+}
+
 impl App {
+    /// Where an account's credits are.
+    pub async fn whereabouts(&self, account: AccountId) -> Result<Whereabouts, StoreError> {
+        let books = self.store.account_books(account).await?;
+        let holders = self.store.holders(account, HOLDERS).await?;
+        let want = self.store.wanted_credits(account).await?;
+        Ok(Whereabouts { books, holders, want })
+    }
+
+    /// Credits that an account was charged, by hour, since `from`; those of a task when it ended.
+    pub async fn charged_by_hour(
+        &self,
+        account: AccountId,
+        from: Millis,
+    ) -> Result<Vec<(Millis, i64)>, StoreError> {
+        self.store.charged_by_hour(account, from).await
+    }
+
+    /// Entries of an account's ledger, newest first, before the number `before`.
+    pub async fn ledger(
+        &self,
+        account: AccountId,
+        wanted: Wanted,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Entries, StoreError> {
+        self.store.wanted_entries(account, wanted, before, limit).await
+    }
+
     /// Makes an account with `credits` e-mail credits.
     pub async fn create_account(
         &self,
@@ -36,7 +78,8 @@ impl App {
         admin: bool,
         by: &Origin,
     ) -> Result<AccountId, AccountError> {
-        let hash = password.map(|password| hash_password(password, &self.ids)).transpose()?;
+        let hash = password.map(|password| hash_password(password, &self.ids)).transpose();
+        let hash = hash.map_err(AccountError::Password)?;
         let id = AccountId::new(&self.ids, self.now());
         let made = self.store.create_account(id, email, hash.as_deref(), admin, by, self.now());
         made.await.map_err(|error| match error.is_conflict() {
@@ -80,13 +123,4 @@ impl App {
             tracing::warn!(%error, %account, "credits arrived; its tasks go on a little later");
         }
     }
-}
-
-/// Argon2id with the crate's recommended parameters; the salt comes from the source of randomness.
-fn hash_password(password: &str, ids: &Ids) -> Result<String, AccountError> {
-    let salt: [u8; 16] = ids.bytes();
-    Argon2::default()
-        .hash_password_with_salt(password.as_bytes(), &salt)
-        .map(|hash| hash.to_string())
-        .map_err(|error| AccountError::Password(error.to_string()))
 }

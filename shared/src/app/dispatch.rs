@@ -2,7 +2,8 @@
 //!
 //! What is out in the whole fleet is bounded by what its workers can have in hand, and shared fairly among
 //! accounts and their tasks ([`crate::store::dispatch`]). Whoever makes room (a batch ends) or brings work
-//! (a task is accepted, goes on, comes back) starts a round; the sweeper starts one every second.
+//! (a task is accepted, goes on, comes back) starts a round; the sweeper starts one every second. Sandbox tasks
+//! have rounds and a room of their own, after those of the others.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use super::App;
 use crate::domain::batch::{BatchRef, Room, Sent};
 use crate::domain::clock::Millis;
+use crate::domain::id::TaskId;
 use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::store::dispatch::Next;
 
 /// A worker that has not been seen for this long does not count.
-const SILENT_MS: Millis = 30_000;
+pub(super) const SILENT_MS: Millis = 30_000;
 /// The fleet is counted so often, and a large one so often at the least.
 const COUNTED: Duration = Duration::from_millis(250);
 const COUNTED_LATE: Duration = Duration::from_secs(2);
@@ -95,10 +97,29 @@ impl App {
         if self.settings.role == "admin" && matches!(self.queue, Queue::Memory(_)) {
             return Ok(Next::Nothing);
         }
+        let next = self.dispatch_kind(false).await?;
+        // Most of the time there are no sandbox tasks, and nobody looks who could work on them.
+        let sandbox = match self.store.has_ready(true).await? {
+            true => self.dispatch_kind(true).await?,
+            false => Next::Nothing,
+        };
+        Ok(if next == Next::Nothing { sandbox } else { next })
+    }
+
+    async fn dispatch_kind(&self, sandbox: bool) -> Result<Next, StoreError> {
         let mut back_off = FIRST_BACK_OFF;
         for _ in 0..ROUNDS {
-            let room = self.room().await?;
-            let round = self.store.dispatch(room, self.resend_at(), self.now()).await?;
+            let round = match sandbox {
+                false => {
+                    let room = self.room().await?;
+                    self.store.dispatch(room, self.resend_at(), self.now()).await?
+                }
+                true => {
+                    let workers = self.store.living(self.now() - SILENT_MS).await?;
+                    let room = Room::of_sandbox(workers, i64::from(self.settings.batch_size));
+                    self.store.dispatch_sandbox(room, self.resend_at(), self.now()).await?
+                }
+            };
             if !self.send(&round.sent).await {
                 break;
             }
@@ -140,8 +161,15 @@ impl App {
         let lost: Vec<Sent> = match self.queue.waiting().await {
             Ok(waiting) => {
                 let lost = |batch: &BatchRef| !waiting.contains(batch);
-                let sent = |batch| Sent { batch, first: false };
-                unheard.into_iter().filter(lost).map(sent).collect()
+                let lost: Vec<BatchRef> = unheard.into_iter().filter(lost).collect();
+                let tasks: Vec<TaskId> = lost.iter().map(|batch| batch.task).collect();
+                let sandbox = self.store.sandbox_among(&tasks).await?;
+                let sent = |batch: BatchRef| Sent {
+                    batch,
+                    first: false,
+                    sandbox: sandbox.contains(&batch.task),
+                };
+                lost.into_iter().map(sent).collect()
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot look what the queue holds");

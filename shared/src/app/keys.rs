@@ -1,4 +1,4 @@
-//! The life of a key: made, changed, put in another's place, ended. For the API, the dashboard and the shell
+//! The life of a key: made, changed, ended; put in another's place ([`super::rotation`]). For the API, the dashboard and the shell
 //! alike. Nothing here touches a task, unless its owner asks for that along with the key's end.
 //!
 //! When a call has returned, every request that starts later is judged by what it changed. A key never grants
@@ -10,11 +10,13 @@ use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::fields::{BadField, Fields};
-use crate::domain::key::{Key, Pepper, Refusal, Secret, Suspension};
+use crate::domain::key::{Environment, Key, Pepper, Refusal, Secret, Suspension};
 use crate::domain::task::TaskStatus;
 use crate::store::StoreError;
 use crate::store::gate::Found;
-use crate::store::keys::{Edited, Filter, Hashed, Mark};
+use crate::store::key_edits::{Edited, Hashed, Mark};
+use crate::store::key_links::NewLink;
+use crate::store::keys::Filter;
 
 /// Keys that one call may end.
 const MOST: i64 = 10_000;
@@ -53,7 +55,7 @@ impl From<(&'static str, String)> for KeyError {
 /// Who changes keys.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'a> {
-    origin: &'a Origin,
+    pub(super) origin: &'a Origin,
     key: Option<&'a Key>,
 }
 
@@ -68,14 +70,14 @@ impl<'a> By<'a> {
         Self { origin, key: None }
     }
 
-    fn covers(self, key: &Key) -> Result<(), KeyError> {
+    pub(super) fn covers(self, key: &Key) -> Result<(), KeyError> {
         match self.key {
             Some(by) => Ok(by.covers(key)?),
             None => Ok(()),
         }
     }
 
-    fn mark(self, action: &'static str) -> Mark<'a> {
+    pub(super) fn mark(self, action: &'static str) -> Mark<'a> {
         Mark { action, by: self.origin }
     }
 }
@@ -122,17 +124,9 @@ pub struct Receipt {
     pub cancelled: Vec<TaskId>,
     /// Keys that it had made.
     pub made: Vec<Key>,
-}
-
-/// A key that was put in another's place.
-#[derive(Debug)]
-pub struct Rotated {
-    /// The new one.
-    pub key: Key,
-    /// Its secret, to be shown once.
-    pub secret: Secret,
-    /// The old one, with its end.
-    pub old: Key,
+    /// Requests with it that are past the gate and not over, the one that asks aside; `None`: not all processes
+    /// have answered.
+    pub in_flight: Option<u32>,
 }
 
 impl App {
@@ -164,12 +158,24 @@ impl App {
         by: By<'_>,
         salt: &[u8],
     ) -> Result<(Key, Secret), KeyError> {
+        self.make_key(account, fields, by, salt, None).await
+    }
+
+    /// Likewise; `link` shows the secret once.
+    pub(super) async fn make_key(
+        &self,
+        account: AccountId,
+        fields: Fields,
+        by: By<'_>,
+        salt: &[u8],
+        link: Option<&NewLink>,
+    ) -> Result<(Key, Secret), KeyError> {
         let now = self.now();
         let secret = self.new_secret(salt)?;
         let start = secret.start().to_owned();
         let mut key = Key::new(KeyId::new(&self.ids, now), account, start, String::new(), now);
         if let Some(maker) = by.key {
-            inherit(&mut key, maker);
+            inherit(&mut key, maker, fields.environment.unwrap_or(maker.environment));
         }
         key.maker = by.origin.actor.clone();
         if key.budget != key.id && fields.credit_limit.is_some() {
@@ -184,13 +190,16 @@ impl App {
         let pepper = self.peppers()?.newest();
         let hash = pepper.hash(&secret);
         let hashed = Hashed { hash: &hash, pepper: pepper.id() };
-        self.store.create_key(&key, hashed, by.origin).await?;
+        match link {
+            Some(link) => self.store.create_key_with_link(&key, hashed, link, by.origin).await?,
+            None => self.store.create_key(&key, hashed, by.origin).await?,
+        }
         tracing::info!(key = %key.id, maker = ?key.maker, "key made");
         Ok((key, secret))
     }
 
     /// What a new key's secret is, for this salt.
-    fn new_secret(&self, salt: &[u8]) -> Result<Secret, StoreError> {
+    pub(super) fn new_secret(&self, salt: &[u8]) -> Result<Secret, StoreError> {
         Ok(self.derive_secret(self.peppers()?.newest(), salt))
     }
 
@@ -200,13 +209,14 @@ impl App {
         Ok(made.find(|secret| secret.start() == start))
     }
 
-    fn derive_secret(&self, pepper: &Pepper, salt: &[u8]) -> Secret {
+    pub(super) fn derive_secret(&self, pepper: &Pepper, salt: &[u8]) -> Secret {
         let bytes = pepper.derive("listmill: secret of a new key", salt);
         let random = std::array::from_fn(|at| bytes[at]);
         Secret::from_random(&self.settings.key_prefix, &random)
     }
 
-    /// Changes what a key is and may do.
+    /// Changes what a key is and may do, and so what the key is and may do that is to take its place, its name, note
+    /// and times aside.
     pub async fn update_key(
         &self,
         id: KeyId,
@@ -215,12 +225,50 @@ impl App {
         by: By<'_>,
     ) -> Result<Key, KeyError> {
         let now = self.now();
+        if let Some(new) = self.planned(id, account).await? {
+            // First, so that it never opens with what was taken away here.
+            let own = Fields {
+                label: None,
+                note: None,
+                expires_at: None,
+                not_before: None,
+                ..fields.clone()
+            };
+            self.update_one(new, account, own, by, now).await?;
+        }
+        self.update_one(id, account, fields, by, now).await
+    }
+
+    async fn update_one(
+        &self,
+        id: KeyId,
+        account: Option<AccountId>,
+        fields: Fields,
+        by: By<'_>,
+        now: Millis,
+    ) -> Result<Key, KeyError> {
         let edit = |key: &mut Key| -> Result<(), KeyError> {
+            if fields.environment.is_some_and(|to| to != key.environment) {
+                let want = "cannot be changed: make a new key";
+                return Err(("environment", want.to_owned()).into());
+            }
             fields.apply(key, now)?;
             by.covers(key)
         };
         let mark = by.mark("key.update");
         self.edited(self.store.edit_key(id, account, edit, mark, now).await?, mark)
+    }
+
+    /// The key that is to take this one's place at a time to come, if there is one.
+    async fn planned(
+        &self,
+        id: KeyId,
+        account: Option<AccountId>,
+    ) -> Result<Option<KeyId>, StoreError> {
+        let key = self.store.key(id, account).await?;
+        let Some(new) = key.and_then(|key| key.replaced_by) else { return Ok(None) };
+        let begins = |key: &Key| key.not_before.is_some_and(|begin| begin > self.now());
+        Ok(self.store.key(new, None).await?.filter(begins).map(|key| key.id))
     }
 
     /// Switches a key on again that its owner had switched off.
@@ -239,17 +287,7 @@ impl App {
         self.edited(self.store.edit_key(id, account, edit, mark, self.now()).await?, mark)
     }
 
-    /// Lifts a suspension.
-    pub async fn unsuspend_key(&self, id: KeyId, by: By<'_>) -> Result<Key, KeyError> {
-        let edit = |key: &mut Key| -> Result<(), KeyError> {
-            key.suspended = None;
-            Ok(())
-        };
-        let mark = by.mark("key.unsuspend");
-        self.edited(self.store.edit_key(id, None, edit, mark, self.now()).await?, mark)
-    }
-
-    fn edited(&self, edited: Edited<KeyError>, mark: Mark<'_>) -> Result<Key, KeyError> {
+    pub(super) fn edited(&self, edited: Edited<KeyError>, mark: Mark<'_>) -> Result<Key, KeyError> {
         match edited {
             Edited::Missing => Err(KeyError::NotFound),
             Edited::Refused(error) => Err(error),
@@ -285,13 +323,25 @@ impl App {
             let (edit, mark) = (apply(&End::Disable), by.mark(End::Disable.action()));
             let edited = self.store.edit_key(id, account, edit, mark, now).await?;
             let key = self.edited(edited, mark)?;
-            cancelled = self.cancel_tasks_of_key(id, key.account).await?;
+            cancelled = self.cancel_tasks_of_key(id, key.account, by.origin).await?;
+        }
+        if *end == End::Delete
+            && let Some(key) = self.store.key(id, account).await?
+        {
+            self.unplan(&key, by).await?;
         }
         let mark = by.mark(end.action());
+        if let End::Suspend(_) = end
+            && let Some(new) = self.planned(id, account).await?
+        {
+            // Else it would open at its time as if nothing had been.
+            self.edited(self.store.edit_key(new, account, apply(end), mark, now).await?, mark)?;
+        }
         let edited = self.store.edit_key(id, account, apply(end), mark, now).await?;
         let key = self.edited(edited, mark)?;
-        let receipt = self.receipt_of(key).await?;
-        Ok(Receipt { cancelled, ..receipt })
+        let mut receipt = Receipt { cancelled, ..self.receipt_of(key).await? };
+        self.count_in_flight(std::slice::from_mut(&mut receipt), by).await;
+        Ok(receipt)
     }
 
     /// Ends every key of an account that the filter names: the keys in one transaction, then their tasks.
@@ -307,6 +357,9 @@ impl App {
         if keys.len() as i64 > MOST {
             return Err(KeyError::TooMany);
         }
+        for key in keys.iter().filter(|_| *end == End::Delete) {
+            self.unplan(key, by).await?;
+        }
         let ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
         let (edit, mark) = (|key: &mut Key| end.apply(key, now), by.mark(end.action()));
         let ended = self.store.edit_keys(&ids, filter.account, edit, mark, now).await?;
@@ -314,21 +367,41 @@ impl App {
         let mut receipts = Vec::with_capacity(ended.len());
         for key in ended {
             let cancelled = match cancel {
-                true => self.cancel_tasks_of_key(key.id, key.account).await?,
+                true => self.cancel_tasks_of_key(key.id, key.account, by.origin).await?,
                 false => Vec::new(),
             };
             receipts.push(Receipt { cancelled, ..self.receipt_of(key).await? });
         }
+        self.count_in_flight(&mut receipts, by).await;
         Ok(receipts)
     }
 
     /// What is known of a key's end, deleted ones included.
-    pub async fn receipt(&self, id: KeyId, account: AccountId) -> Result<Receipt, KeyError> {
+    pub async fn receipt(
+        &self,
+        id: KeyId,
+        account: AccountId,
+        by: By<'_>,
+    ) -> Result<Receipt, KeyError> {
         let key = self.store.any_key(id, Some(account)).await?.ok_or(KeyError::NotFound)?;
-        self.receipt_of(key).await
+        let mut receipt = self.receipt_of(key).await?;
+        self.count_in_flight(std::slice::from_mut(&mut receipt), by).await;
+        Ok(receipt)
     }
 
-    async fn receipt_of(&self, key: Key) -> Result<Receipt, KeyError> {
+    /// Asks all processes at once.
+    async fn count_in_flight(&self, receipts: &mut [Receipt], by: By<'_>) {
+        let keys: Vec<KeyId> = receipts.iter().map(|receipt| receipt.key.id).collect();
+        let Some(counts) = self.in_flight.count(&keys, self.ids.uuid(self.now())).await else {
+            return;
+        };
+        for (receipt, count) in receipts.iter_mut().zip(counts) {
+            let asks = by.key.is_some_and(|key| key.id == receipt.key.id);
+            receipt.in_flight = Some(count.saturating_sub(asks.into()));
+        }
+    }
+
+    pub(super) async fn receipt_of(&self, key: Key) -> Result<Receipt, KeyError> {
         let now = self.now();
         let effective_at = match key.alive(now) {
             Ok(()) | Err(Refusal::NotYet) => None,
@@ -342,45 +415,9 @@ impl App {
             tasks: self.store.live_tasks_of_key(key.id).await?,
             cancelled: Vec::new(),
             made: self.store.keys(&made_by, None, NAMED).await?,
+            in_flight: None,
             key,
         })
-    }
-
-    /// Puts a new key in the place of one: same settings, one limit of credits and one budget of requests for
-    /// both. The old one opens for `grace_ms` more, and never longer than it would have.
-    pub async fn rotate_key(
-        &self,
-        id: KeyId,
-        account: Option<AccountId>,
-        grace_ms: i64,
-        by: By<'_>,
-        salt: &[u8],
-    ) -> Result<Rotated, KeyError> {
-        let now = self.now();
-        let secret = self.new_secret(salt)?;
-        let new = KeyId::new(&self.ids, now);
-        let pepper = self.peppers()?.newest();
-        let hash = pepper.hash(&secret);
-        let mut made = None;
-        let edit = |old: &mut Key| -> Result<Key, KeyError> {
-            by.covers(old)?;
-            let key = Key {
-                id: new,
-                start: secret.start().to_owned(),
-                maker: by.origin.actor.clone(),
-                created_at: now,
-                ..old.clone()
-            };
-            step_aside(old, new, grace_ms, now)?;
-            made = Some(key.clone());
-            Ok(key)
-        };
-        let hashed = Hashed { hash: &hash, pepper: pepper.id() };
-        let mark = by.mark("key.rotate");
-        let edited = self.store.replace_key(id, account, edit, hashed, mark, now).await?;
-        let old = self.edited(edited, mark)?;
-        let key = made.ok_or(KeyError::NotFound)?;
-        Ok(Rotated { key, secret, old })
     }
 
     /// Counts what ended tasks charged to the keys that submitted them; how many tasks that were.
@@ -397,37 +434,16 @@ impl App {
     }
 }
 
-/// Sets the end of a key in whose place another is put.
-pub(super) fn step_aside(
-    old: &mut Key,
-    new: KeyId,
-    grace_ms: i64,
-    now: Millis,
-) -> Result<(), KeyError> {
-    if let Some(by) = old.replaced_by {
-        return Err(KeyError::State(format!("It was rotated already; rotate {by}.")));
-    }
-    let status = old.status(now);
-    if status != "active" {
-        return Err(KeyError::State(format!(
-            "The key is {status}, and a rotation gives a new one the same state of life: make a new key instead."
-        )));
-    }
-    let end = now.saturating_add(grace_ms);
-    old.expires_at = Some(old.expires_at.map_or(end, |own| own.min(end)));
-    old.replaced_by = Some(new);
-    Ok(())
-}
-
-/// What a key makes has its limits, unless it says otherwise.
-fn inherit(key: &mut Key, maker: &Key) {
-    key.environment = maker.environment;
+/// What a key makes has its limits, unless it says otherwise. A test key spends nothing, so it needs no limit of
+/// credits.
+fn inherit(key: &mut Key, maker: &Key, environment: Environment) {
+    key.environment = environment;
     key.scopes = maker.scopes;
     key.expires_at = maker.expires_at;
     key.allow.clone_from(&maker.allow);
     key.rate_limit = maker.rate_limit;
     key.limits.clone_from(&maker.limits);
-    if maker.credit_limit.is_some() {
+    if maker.credit_limit.is_some() && environment == Environment::Live {
         key.budget = maker.budget;
         key.credit_limit = maker.credit_limit;
     }

@@ -4,18 +4,37 @@
 //! afterwards: a message that is not sent is repaired by the sweeper, a commit that is not made
 //! leaves nothing behind.
 
+pub mod abuse;
+pub mod account_page;
 pub mod audit;
 pub mod control;
 pub mod credits;
 pub mod dispatch;
+pub mod doctor;
+mod hashing;
 pub mod health;
+pub mod identities;
+pub mod key_import;
+pub mod key_links;
+pub mod key_pages;
 pub mod key_service;
 pub mod keyring;
 pub mod keys;
 pub mod leaks;
+pub mod once;
+pub mod operators;
+pub mod people;
+pub mod person_links;
 pub mod provider;
 pub mod request_log;
+pub mod request_search;
+pub mod rotation;
+pub mod sandbox;
+pub mod sign_up;
 pub mod submit;
+pub mod suspension;
+pub mod task_pages;
+pub mod temporary;
 mod time;
 pub mod verify;
 
@@ -25,11 +44,13 @@ use crate::domain::clock::{Clock, Millis};
 use crate::domain::id::{Ids, TaskId};
 use crate::domain::key::{KeyHash, Peppers};
 use crate::domain::task::Task;
+use crate::mail::Mail;
 use crate::queue::{MemoryQueue, Queue, QueueError, RedisQueue};
 use crate::settings::Settings;
 use crate::store::gate::Found;
 use crate::store::gather::Gather;
 use crate::store::{Store, StoreError};
+use crate::throttle::in_flight::InFlight;
 
 use self::health::Stuck;
 
@@ -48,12 +69,22 @@ pub struct App {
     pub settings: Arc<Settings>,
     keys: Arc<Gather<KeyHash, Found>>,
     peppers: Arc<OnceLock<Peppers>>,
+    hashing: Arc<hashing::Hashing>,
     service: Arc<key_service::Service>,
     tasks: Arc<Gather<TaskId, Task>>,
     room: Arc<dispatch::KnownRoom>,
     health: Arc<health::Known>,
+    /// Files that must be whole before they are read or sent.
+    pub temporary: Arc<temporary::Temporary>,
+    workbooks: Arc<submit::Workbooks>,
+    /// Who verifies for test keys.
+    pub sandbox: Arc<sandbox::Sandbox>,
     /// What does not get on.
     pub stuck: Arc<Stuck>,
+    /// Requests past the gate.
+    pub in_flight: Arc<InFlight>,
+    /// Takes the mails that Listmill itself sends.
+    pub mail: Mail,
 }
 
 /// Why a process could not come up.
@@ -89,7 +120,12 @@ impl App {
         let keys = Arc::new(store.gather_keys());
         let tasks = Arc::new(store.gather_tasks());
         let service = Arc::new(key_service::Service::new(&store, &queue));
-        let (peppers, room, health, stuck) = Default::default();
+        let in_flight = Arc::new(InFlight::new(queue.redis()));
+        let sandbox = Arc::new(sandbox::Sandbox::new(settings.sandbox_latency));
+        let mail = Mail::new(&settings, clock.clone(), ids.clone());
+        let (most, keep_free) = (settings.max_temporary_bytes, settings.min_temporary_free);
+        let temporary = Arc::new(temporary::Temporary::new(ids.clone(), most, keep_free));
+        let (peppers, room, health, stuck, hashing) = Default::default();
         Self {
             store,
             queue,
@@ -98,11 +134,17 @@ impl App {
             settings: Arc::new(settings),
             keys,
             peppers,
+            hashing,
             service,
             tasks,
             room,
             health,
+            temporary,
+            workbooks: Arc::default(),
+            sandbox,
             stuck,
+            in_flight,
+            mail,
         }
     }
 

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::domain::verdict::Verdict;
+use crate::throttle::look::Hosts;
 
 /// Asks the outside world about one address.
 pub trait Provider: Send + Sync {
@@ -24,6 +25,12 @@ pub trait Provider: Send + Sync {
     /// Whether it can work at all, where it can tell. While it is down nothing is concluded from its
     /// temporary answers.
     fn health(&self) -> Option<watch::Receiver<Health>> {
+        None
+    }
+
+    /// Mail hosts that this process has asked lately, up to `most`; none where it asks no mail host.
+    fn hosts(&self, most: usize) -> Option<Hosts> {
+        let _ = most;
         None
     }
 }

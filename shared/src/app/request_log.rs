@@ -8,6 +8,7 @@
 //!   fills; when it holds [`BUFFER`], what comes is lost. So at most `BUFFER + MOST` decisions are in memory.
 //! * What is lost is counted (`listmill_request_log_lost_total`), and said once a minute. Nothing is lost
 //!   silently but what a crash of this process or of the database takes with it: the last moments.
+//! * What is noted also goes to abuse protection ([`super::abuse`]), whether the log is on or not.
 //! * After [`RequestLog::close`] the rest is written within [`FLUSH`].
 
 mod batch;
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::App;
+use super::abuse::{self, Counter, Noted, Watch};
 use crate::domain::request::{DAY_MS, Decision};
 use crate::store::request_log::Batch;
 use crate::store::{Class, Store, StoreError};
@@ -71,9 +73,11 @@ impl Lost {
 pub struct RequestLog(Option<Arc<Shared>>);
 
 struct Shared {
-    buffer: Mutex<VecDeque<Decision>>,
+    buffer: Mutex<VecDeque<Noted>>,
     /// Decisions that were taken and are not written yet; raised while the buffer is locked.
     in_hand: AtomicUsize,
+    /// Batches that abuse protection has not judged yet.
+    judging: Arc<AtomicUsize>,
     /// Rung when there is a batch, and when the log is closed.
     bell: Notify,
     closed: AtomicBool,
@@ -83,7 +87,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn buffer(&self) -> MutexGuard<'_, VecDeque<Decision>> {
+    fn buffer(&self) -> MutexGuard<'_, VecDeque<Noted>> {
         // A push that panicked has pushed or has not.
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,11 +107,13 @@ fn lost_counter(why: Lost) -> metrics::Counter {
 }
 
 impl RequestLog {
-    /// The log of this process, and who writes it: [`Writer::run`] must run. With `request_log = off`, nobody.
+    /// The log of this process, and who writes it: [`Writer::run`] must run. With `request_log = off` and no rule of
+    /// abuse protection, nobody.
     pub fn new(app: &App) -> (Self, Option<Writer>) {
-        if !app.settings.request_log {
+        let judging = Arc::default();
+        let Some((counter, watch)) = abuse::begin(app, &judging) else {
             return (Self(None), None);
-        }
+        };
         // Shown from the start, so that none is not mistaken for not known.
         for why in [Lost::Full, Lost::Refused, Lost::Stopped] {
             lost_counter(why).increment(0);
@@ -115,6 +121,7 @@ impl RequestLog {
         let shared = Arc::new(Shared {
             buffer: Mutex::new(VecDeque::with_capacity(MOST)),
             in_hand: AtomicUsize::new(0),
+            judging,
             bell: Notify::new(),
             closed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -125,6 +132,9 @@ impl RequestLog {
             store: app.store.clone(),
             shared: shared.clone(),
             batcher: Batcher::new(app.ids.clone(), accepted),
+            logs: app.settings.request_log,
+            counter: Some(counter),
+            watch: Some(watch),
             told: None,
             told_lost: 0,
             left_out: metrics::counter!("listmill_request_log_left_out_total"),
@@ -140,6 +150,11 @@ impl RequestLog {
 
     /// Notes a decision, without waiting for anybody; with a full buffer, the decision is lost and counted.
     pub fn note(&self, decision: Decision) {
+        self.note_presented(decision, None);
+    }
+
+    /// Likewise; `print` ([`abuse::print`]) tells the presented key apart where nobody has it.
+    pub fn note_presented(&self, decision: Decision, print: Option<i64>) {
         let Some(shared) = &self.0 else { return };
         let mut buffer = shared.buffer();
         if buffer.len() >= BUFFER {
@@ -147,7 +162,7 @@ impl RequestLog {
             shared.lose(Lost::Full, 1);
             return;
         }
-        buffer.push_back(decision);
+        buffer.push_back((decision, print));
         let full = buffer.len() == MOST;
         drop(buffer);
         if full {
@@ -160,11 +175,13 @@ impl RequestLog {
         self.0.as_ref().map_or(0, |shared| shared.lost.load(Ordering::Relaxed))
     }
 
-    /// Is everything that this process noted written, or lost?
+    /// Is everything that this process noted written and judged, or lost?
     pub fn is_written(&self) -> bool {
         self.0.as_ref().is_none_or(|shared| {
             let buffer = shared.buffer();
-            buffer.is_empty() && shared.in_hand.load(Ordering::Relaxed) == 0
+            let open =
+                shared.in_hand.load(Ordering::Relaxed) + shared.judging.load(Ordering::Relaxed);
+            buffer.is_empty() && open == 0
         })
     }
 
@@ -182,6 +199,11 @@ pub struct Writer {
     store: Store,
     shared: Arc<Shared>,
     batcher: Batcher,
+    /// Is the log itself on?
+    logs: bool,
+    /// For abuse protection; gone when everything is handed on.
+    counter: Option<Counter>,
+    watch: Option<Watch>,
     /// When trouble was last said.
     told: Option<Instant>,
     told_lost: u64,
@@ -199,13 +221,25 @@ impl Writer {
             }
             tokio::time::sleep(FLUSH).await;
         };
+        let watch = self.watch.take();
+        let watching = async {
+            if let Some(watch) = watch {
+                watch.run().await;
+            }
+        };
+        let writing = async {
+            self.write_on().await;
+            self.counter = None;
+        };
         tokio::select! {
-            () = self.write_on() => {}
+            ((), ()) = async { tokio::join!(writing, watching) } => {}
             () = given_up => {
                 let waiting = std::mem::take(&mut *shared.buffer()).len();
                 let left = shared.in_hand.swap(0, Ordering::Relaxed) + waiting;
                 shared.lose(Lost::Stopped, left);
-                tracing::warn!(left, "the request log could not be written to its end");
+                if left > 0 {
+                    tracing::warn!(left, "the request log could not be written to its end");
+                }
             }
         }
         self.tell(None);
@@ -223,7 +257,12 @@ impl Writer {
                 if some.is_empty() {
                     break;
                 }
-                self.write(some).await;
+                if let Some(counter) = &self.counter {
+                    counter.count(&some);
+                }
+                if self.logs {
+                    self.write(some.into_iter().map(|(decision, _)| decision).collect()).await;
+                }
                 self.shared.in_hand.store(0, Ordering::Relaxed);
                 if left < MOST && !closed {
                     break;
@@ -237,7 +276,7 @@ impl Writer {
     }
 
     /// The next decisions, and how many are left.
-    fn take(&self) -> (Vec<Decision>, usize) {
+    fn take(&self) -> (Vec<Noted>, usize) {
         let mut buffer = self.shared.buffer();
         let count = buffer.len().min(MOST);
         let some = buffer.drain(..count).collect();
@@ -386,14 +425,14 @@ mod tests {
         assert_eq!(log.lost(), 5);
         let hour = crate::domain::request::By::Hour.start_of(decision(0).at);
         let filter = crate::store::usage::UsageFilter {
-            key: None,
+            of: crate::store::usage::Of::Account,
             from: hour,
             to: hour + DAY_MS,
             by: crate::domain::request::By::Hour,
             split: crate::store::usage::Split::None,
         };
         let nobody = crate::domain::id::AccountId::FIRST;
-        let used = app.store.usage(nobody, filter, 10).await.unwrap();
+        let used = app.store.usage(nobody, &filter, 10).await.unwrap();
         assert_eq!(used.iter().map(|used| used.requests).sum::<i64>(), BUFFER as i64);
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -416,7 +455,8 @@ mod tests {
 
     #[tokio::test]
     async fn off_notes_nothing() {
-        let (app, folder) = app("off", &[("LISTMILL_REQUEST_LOG", "off")], false).await;
+        let off = [("LISTMILL_REQUEST_LOG", "off"), ("LISTMILL_ABUSE_PROTECTION", "off")];
+        let (app, folder) = app("off", &off, false).await;
         let (log, writer) = RequestLog::new(&app);
         log.note(decision(1));
         assert!(!log.is_on() && writer.is_none() && log.lost() == 0);

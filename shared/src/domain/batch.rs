@@ -10,10 +10,13 @@
 //! sends it again), `leased` belongs to one worker until `due_at`, proven by its fence. `waiting` has
 //! nothing to do until `due_at`: what is left of it is set aside.
 
+mod room;
+
 use std::fmt;
-use std::time::Duration;
 
 use uuid::Uuid;
+
+pub use self::room::{Capacity, Room};
 
 use super::clock::Millis;
 use super::done::Done;
@@ -77,73 +80,8 @@ pub struct Sent {
     pub batch: BatchRef,
     /// Its account had nothing out: it goes past the line.
     pub first: bool,
-}
-
-/// What a worker can do, by its own account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capacity {
-    /// Addresses verified at once.
-    pub concurrency: i64,
-    /// Addresses that it has started in a second lately.
-    pub pace: i64,
-}
-
-/// Full batches that a worker may have out, however slow or fast it is.
-const LEAST_OUT: i64 = 12;
-const MOST_OUT: i64 = 128;
-/// What it starts in so many milliseconds may be out: enough to be gathered, queued, leased and settled in
-/// lumps while the next is under way.
-const WORTH_MS: i64 = 250;
-
-/// What becomes free is gathered for so long at the least, and at the most, before it is given out again.
-const SHORTEST_GATHER: Duration = Duration::from_millis(12);
-const LONGEST_GATHER: Duration = Duration::from_millis(500);
-/// In so many rounds all that is out has come around.
-const ROUNDS: i64 = 16;
-
-/// What may be out in the whole fleet at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Addresses of queued and leased batches.
-    pub addresses: i64,
-    /// Queued and leased batches.
-    pub batches: i64,
-    /// Addresses of a full batch.
-    pub batch: i64,
-    /// The workers that live, one at the least.
-    pub workers: i64,
-    /// Addresses that they have started in a second lately.
-    pub pace: i64,
-}
-
-impl Room {
-    /// For these workers, or for one of which nothing is known: of each what its pace is worth, and at the
-    /// least twice what it verifies at once.
-    pub fn of(workers: &[Capacity], batch: i64) -> Self {
-        let unknown = [Capacity { concurrency: 0, pace: 0 }];
-        let workers = if workers.is_empty() { &unknown[..] } else { workers };
-        let out_of = |worker: &Capacity| {
-            let worth = worker.pace.saturating_mul(WORTH_MS) / 1_000;
-            worth.clamp(LEAST_OUT * batch, MOST_OUT * batch).max(2 * worker.concurrency)
-        };
-        let concurrency: i64 = workers.iter().map(|worker| worker.concurrency).sum();
-        Self {
-            addresses: workers.iter().map(out_of).sum(),
-            // Small batches: a worker has no more of them in hand than addresses, or a few dozen.
-            batches: 2 * concurrency + 128 * workers.len() as i64,
-            batch,
-            workers: workers.len() as i64,
-            pace: workers.iter().map(|worker| worker.pace).fold(0, i64::saturating_add),
-        }
-    }
-
-    /// How long the fleet gathers what becomes free before it gives it out again: a round for many batches
-    /// costs little more than one for one, and what is out must not run short meanwhile.
-    pub fn gather(&self) -> Duration {
-        let lasts = self.addresses.saturating_mul(1_000).checked_div(self.pace).unwrap_or(0);
-        let part = Duration::from_millis(u64::try_from(lasts / ROUNDS).unwrap_or(0));
-        part.clamp(SHORTEST_GATHER, LONGEST_GATHER)
-    }
+    /// Its task is a sandbox task: it has a line of its own.
+    pub sandbox: bool,
 }
 
 /// So many leases in a row may end without a word before a batch is run alone.
@@ -230,6 +168,8 @@ pub struct Lease {
     pub batch: BatchRef,
     /// Who pays.
     pub account: AccountId,
+    /// Its task is a sandbox task: nothing is held, and every address may start.
+    pub sandbox: bool,
     /// The fence: every write of this worker carries it.
     pub token: i64,
     /// `seq` of the first address.
@@ -253,6 +193,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// How many addresses may start: of a sandbox task every one, else one for each credit held.
+    pub fn startable(&self) -> i64 {
+        if self.sandbox { i64::MAX } else { self.held }
+    }
+
     /// Has this address its result?
     pub fn is_done(&self, seq: i64) -> bool {
         place(self.first_seq, seq).is_some_and(|place| self.done.contains(place))
@@ -380,34 +325,6 @@ mod tests {
     use crate::domain::id::Ids;
 
     #[test]
-    fn what_may_be_out_follows_the_pace() {
-        let out = |workers: &[(i64, i64)]| {
-            let capacity = |&(concurrency, pace): &(i64, i64)| Capacity { concurrency, pace };
-            let workers: Vec<Capacity> = workers.iter().map(capacity).collect();
-            Room::of(&workers, 500)
-        };
-        assert_eq!((out(&[]).addresses, out(&[]).workers), (6_000, 1));
-        assert_eq!(out(&[(256, 0)]).addresses, 6_000, "slow: a dozen batches");
-        assert_eq!(out(&[(256, 40_000)]).addresses, 10_000, "a quarter of a second's");
-        assert_eq!(out(&[(256, i64::MAX)]).addresses, 64_000, "fast: 128 batches");
-        assert_eq!(out(&[(10_000, 20_000)]).addresses, 20_000, "twice what is verified at once");
-        let both = out(&[(256, 0), (256, 40_000)]);
-        assert_eq!((both.addresses, both.workers, both.batch), (16_000, 2, 500));
-        assert_eq!(both.pace, 40_000);
-    }
-
-    #[test]
-    fn what_becomes_free_is_gathered_for_a_small_part_of_the_time_that_what_is_out_lasts() {
-        let gather = |addresses, pace| {
-            Room { addresses, pace, batches: 100, batch: 500, workers: 1 }.gather().as_millis()
-        };
-        assert_eq!(gather(64_000, 600_000), 12, "fast");
-        assert_eq!(gather(20_000, 20_000), 62);
-        assert_eq!(gather(600_000, 32_000), 500, "many and slow");
-        assert_eq!(gather(6_000, 0), 12, "not known yet");
-    }
-
-    #[test]
     fn a_batch_that_keeps_being_lost_is_run_alone_then_halved_then_given_up() {
         let of_40: Vec<Caution> = (4..=13).map(|lost| Caution::of(lost, 40)).collect();
         let alone = [40, 20, 10, 5, 3, 2, 1, 1].map(Caution::Alone);
@@ -486,6 +403,7 @@ mod tests {
         Lease {
             batch: BatchRef { task: TaskId::new(&Ids::seeded(3), 1), no: 0 },
             account: AccountId::new(&Ids::seeded(4), 1),
+            sandbox: false,
             token: 1,
             first_seq: 10,
             payload: Vec::new(),

@@ -72,6 +72,8 @@ pub struct Summary {
     pub tally: Tally,
     /// Bit `n`: a result has the reason with code `n`.
     pub reasons: i64,
+    /// The bits of the flags that a result has ([`super::verdict::Flag::bit`]).
+    pub flags: i16,
 }
 
 impl Summary {
@@ -81,6 +83,7 @@ impl Summary {
         for result in results {
             summary.tally.count(result.reason.status(), result.credit);
             summary.reasons |= bit(result.reason);
+            summary.flags |= result.flags.mask();
         }
         summary
     }

@@ -101,6 +101,11 @@ pub fn rfc3339(at: Millis) -> String {
         .unwrap_or_else(|_| String::from("1970-01-01T00:00:00.000Z"))
 }
 
+/// Reads a time as we write it ([`rfc3339`]), with any offset: `2030-01-31T12:00:00Z`.
+pub fn parse_rfc3339(text: &str) -> Option<Millis> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
 /// Reads a date as mails have it (RFC 5322, 3.3): `Tue, 14 Nov 2023 22:13:20 +0000`.
 pub fn parse_rfc2822(text: &str) -> Option<Millis> {
     let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
@@ -128,5 +133,7 @@ mod tests {
     fn shows_milliseconds_in_utc() {
         assert_eq!(rfc3339(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert_eq!(rfc3339(1_700_000_000_000), "2023-11-14T22:13:20.000Z");
+        assert_eq!(parse_rfc3339("2023-11-15T00:13:20.123+02:00"), Some(1_700_000_000_123));
+        assert_eq!(parse_rfc3339("2023-11-15"), None);
     }
 }

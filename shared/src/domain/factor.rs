@@ -31,7 +31,7 @@ impl Factor {
 }
 
 /// A [`Factor`] that ends by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tightened {
     /// What is left of every limit.
     pub factor: Factor,

@@ -78,6 +78,10 @@ id!(/// An api: keys of an account that are verified for other programs.
     ApiId, "api_");
 id!(/// A root key (not its secret).
     RootKeyId, "rootkey_");
+id!(/// A person: who logs in.
+    PersonId, "person_");
+id!(/// A session of a person (not its token).
+    SessionId, "sess_");
 
 /// Source of ids, secrets and fences.
 #[derive(Clone)]

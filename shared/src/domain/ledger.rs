@@ -62,6 +62,20 @@ pub enum EntryType {
 }
 
 impl EntryType {
+    /// Every type.
+    pub const ALL: &[EntryType] = &[
+        EntryType::Grant,
+        EntryType::Hold,
+        EntryType::Charge,
+        EntryType::Refund,
+        EntryType::Adjust,
+    ];
+
+    /// From its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|entry| entry.as_str() == name)
+    }
+
     /// The name, outside and in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {

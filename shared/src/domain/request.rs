@@ -4,6 +4,7 @@
 //!   ([`Outcome`]). It is made when the answer's head is ready.
 //! * Usage counts decisions by account, key, period ([`By`]), outcome, route and [`Network`]: an address is
 //!   never counted alone, and a key has few networks.
+//! * A verification of a key of an api counts as a use of that key, by its route ([`VERIFICATION`]).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -88,14 +89,17 @@ impl Outcome {
     }
 }
 
-/// One request, as the gate saw it.
+/// The route of what was said of a key of an api; the request that asked has a decision of its own.
+pub const VERIFICATION: &str = "verification";
+
+/// One request, as the gate saw it; or one verification of a key of an api ([`VERIFICATION`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// When it arrived.
     pub at: Millis,
     /// Whose key it was, if the key is known; deleted keys are.
     pub account: Option<AccountId>,
-    /// Which key.
+    /// Which key. A root key stands here with its own id: no key has the same.
     pub key: Option<KeyId>,
     /// What the gate said.
     pub outcome: Outcome,
@@ -111,6 +115,18 @@ pub struct Decision {
     pub latency_us: u32,
     /// Names the request for its caller: at most 64 characters.
     pub request_id: String,
+}
+
+impl Decision {
+    /// Is it no request of its own, but what was said of a key of an api?
+    pub fn is_verification(&self) -> bool {
+        &*self.route == VERIFICATION
+    }
+
+    /// Was it made with a root key?
+    pub fn is_of_root_key(&self) -> bool {
+        self.route.starts_with("/v2/")
+    }
 }
 
 /// The last accepted call with a key.

@@ -11,9 +11,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::audit::Actor;
 use super::clock::Millis;
 use super::id::{AccountId, KeyId, TaskId};
 use super::verdict::{Credit, Status};
@@ -213,6 +215,10 @@ pub struct Task {
     pub account: AccountId,
     /// The key that submitted it; history only, nothing depends on it.
     pub created_by_key: Option<KeyId>,
+    /// The person who submitted it, by their email; likewise.
+    pub created_by_person: Option<String>,
+    /// A test key submitted it: the sandbox verifies, and nothing is held or charged. Never changes.
+    pub sandbox: bool,
     /// The owner's name for it.
     pub name: Option<String>,
     /// Where it stands.
@@ -238,6 +244,21 @@ pub struct Task {
 }
 
 impl Task {
+    /// Who submitted it.
+    pub fn created_by(&self) -> Actor {
+        match (&self.created_by_person, self.created_by_key) {
+            (Some(email), _) => Actor::Person(email.clone()),
+            (None, Some(key)) => Actor::Key(key),
+            (None, None) => Actor::Operator,
+        }
+    }
+
+    /// When it is erased with its results, where those are kept for `ttl` (0: for ever); not known before its end.
+    pub fn results_expire_at(&self, ttl: Duration) -> Option<Millis> {
+        let ttl = i64::try_from(ttl.as_millis()).ok().filter(|ttl| *ttl > 0)?;
+        self.finished_at?.checked_add(ttl)
+    }
+
     /// Share of addresses done, 0 to 100, floored so that 100 means all.
     pub fn progress(&self) -> i64 {
         match self.submitted.unique {

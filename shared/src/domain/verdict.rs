@@ -89,6 +89,11 @@ impl Reason {
             },
         }
     }
+
+    /// Likewise; of a sandbox task everything is free.
+    pub const fn credit_in(self, sandbox: bool) -> Credit {
+        if sandbox { Credit::Free } else { self.credit() }
+    }
 }
 
 impl Status {
@@ -195,6 +200,54 @@ named!(Status, "status", Status::ALL);
 named!(Reason, "reason", Reason::ALL);
 named!(Credit, "credit", &[Credit::Charged, Credit::Refunded, Credit::Free]);
 
+/// One of [`Flags`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// See [`Flags::role`].
+    Role,
+    /// See [`Flags::free`].
+    Free,
+    /// See [`Flags::disposable`].
+    Disposable,
+    /// See [`Flags::catch_all`].
+    CatchAll,
+    /// See [`Flags::mailbox_full`].
+    MailboxFull,
+    /// See [`Flags::disabled`].
+    Disabled,
+}
+
+impl Flag {
+    /// Every flag, in the order in which they are packed.
+    pub const ALL: &[Flag] = &[
+        Flag::Role,
+        Flag::Free,
+        Flag::Disposable,
+        Flag::CatchAll,
+        Flag::MailboxFull,
+        Flag::Disabled,
+    ];
+
+    /// The name shown outside.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Flag::Role => "role",
+            Flag::Free => "free",
+            Flag::Disposable => "disposable",
+            Flag::CatchAll => "catch_all",
+            Flag::MailboxFull => "mailbox_full",
+            Flag::Disabled => "disabled",
+        }
+    }
+
+    /// Its bit in a mask of flags.
+    pub const fn bit(self) -> i16 {
+        1 << self as i16
+    }
+}
+
+named!(Flag, "flag", Flag::ALL);
+
 /// What else is known of an address; `None` = not determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Flags {
@@ -213,6 +266,28 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// What is known of this one.
+    pub const fn get(self, flag: Flag) -> Option<bool> {
+        match flag {
+            Flag::Role => self.role,
+            Flag::Free => self.free,
+            Flag::Disposable => self.disposable,
+            Flag::CatchAll => self.catch_all,
+            Flag::MailboxFull => self.mailbox_full,
+            Flag::Disabled => self.disabled,
+        }
+    }
+
+    /// Is it known to be so?
+    pub fn has(self, flag: Flag) -> bool {
+        self.get(flag) == Some(true)
+    }
+
+    /// The bits of those that are so.
+    pub fn mask(self) -> i16 {
+        Flag::ALL.iter().filter(|flag| self.has(**flag)).fold(0, |mask, flag| mask | flag.bit())
+    }
+
     /// Packed for storage: two bits a flag (0 unknown, 1 false, 2 true), `role` lowest.
     pub fn pack(self) -> i16 {
         let all = [

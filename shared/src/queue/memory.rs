@@ -34,6 +34,7 @@ impl Default for Channel {
 pub struct MemoryQueue {
     first: Channel,
     usual: Channel,
+    sandbox: Channel,
     /// Sent and not acknowledged.
     waiting: Arc<Guarded<HashSet<BatchRef>>>,
     stopped: broadcast::Sender<TaskId>,
@@ -44,8 +45,8 @@ impl Default for MemoryQueue {
     fn default() -> Self {
         let (stopped, _) = broadcast::channel(1024);
         let wiped = watch::Sender::new(1);
-        let (first, usual, waiting) = Default::default();
-        Self { first, usual, waiting, stopped, wiped }
+        let (first, usual, sandbox, waiting) = Default::default();
+        Self { first, usual, sandbox, waiting, stopped, wiped }
     }
 }
 
@@ -54,6 +55,7 @@ impl MemoryQueue {
         match line {
             Line::First => &self.first,
             Line::Usual => &self.usual,
+            Line::Sandbox => &self.sandbox,
         }
     }
 

@@ -12,6 +12,7 @@
 //! | --- | --- | --- |
 //! | `NS:batches` | stream, capped, group `workers` | field `b` = 20 bytes of [`BatchRef`] |
 //! | `NS:first` | likewise | batches that go past the line |
+//! | `NS:sandbox` | likewise | batches of sandbox tasks |
 //! | `NS:stopped` | pub/sub channel | 16 bytes: the id of a cancelled or paused task |
 //! | `NS:round` | string, expires | there when a round of dispatch began a moment ago |
 
@@ -48,11 +49,20 @@ pub enum Line {
     First,
     /// In the order in which they were sent.
     Usual,
+    /// Of sandbox tasks, which are in nobody's way.
+    Sandbox,
 }
 
 impl Line {
+    /// All lines.
+    const ALL: [Self; 3] = [Line::First, Line::Usual, Line::Sandbox];
+
     fn of(sent: &Sent) -> Self {
-        if sent.first { Line::First } else { Line::Usual }
+        match sent {
+            Sent { sandbox: true, .. } => Line::Sandbox,
+            Sent { first: true, .. } => Line::First,
+            _ => Line::Usual,
+        }
     }
 }
 
@@ -88,6 +98,14 @@ pub enum Queue {
 }
 
 impl Queue {
+    /// The Redis behind it, if there is one.
+    pub fn redis(&self) -> Option<RedisQueue> {
+        match self {
+            Queue::Redis(redis) => Some((**redis).clone()),
+            Queue::Memory(_) => None,
+        }
+    }
+
     /// Sends references.
     pub async fn send(&self, batches: &[Sent]) -> Result<(), QueueError> {
         match self {

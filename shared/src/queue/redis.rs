@@ -55,6 +55,7 @@ pub struct RedisQueue {
     commands: Arc<Mutex<Commands>>,
     first: Arc<str>,
     usual: Arc<str>,
+    sandbox: Arc<str>,
     channel: Arc<str>,
     round: Arc<str>,
     namespace: Arc<str>,
@@ -71,6 +72,7 @@ impl RedisQueue {
             commands: Arc::new(Mutex::new(commands)),
             first: format!("{namespace}:first").into(),
             usual: format!("{namespace}:batches").into(),
+            sandbox: format!("{namespace}:sandbox").into(),
             channel: format!("{namespace}:stopped").into(),
             round: format!("{namespace}:round").into(),
             namespace: namespace.into(),
@@ -107,7 +109,7 @@ impl RedisQueue {
     }
 
     /// Redis may be stalled rather than gone; nothing waits for it long.
-    pub(super) async fn in_time<T>(
+    pub(crate) async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, QueueError> {
@@ -129,6 +131,7 @@ impl RedisQueue {
         match line {
             Line::First => &self.first,
             Line::Usual => &self.usual,
+            Line::Sandbox => &self.sandbox,
         }
     }
 
@@ -152,11 +155,11 @@ impl RedisQueue {
         self.in_time(pipe.query_async::<()>(&mut self.commands())).await
     }
 
-    /// Reads both lines from end to end: what is out is bounded, and so are they.
+    /// Reads all lines from end to end: what is out is bounded, and so are they.
     pub(super) async fn waiting(&self) -> Result<HashSet<BatchRef>, QueueError> {
         let mut waiting = HashSet::new();
         let mut commands = self.commands();
-        for line in [Line::First, Line::Usual] {
+        for line in Line::ALL {
             let mut from = String::from("-");
             loop {
                 let page: StreamRangeReply = self
@@ -218,16 +221,25 @@ impl RedisQueue {
     }
 
     pub(super) fn stopped(&self) -> BoxStream<'static, TaskId> {
+        let tasks = self.messages(self.channel.clone()).filter_map(|message| {
+            let id = Uuid::from_slice(&message).ok();
+            std::future::ready(id.map(TaskId))
+        });
+        tasks.boxed()
+    }
+
+    /// What is said on a channel; never ends, reconnects by itself. What is said meanwhile is missed.
+    pub(crate) fn messages(&self, channel: Arc<str>) -> BoxStream<'static, Vec<u8>> {
         let queue = self.clone();
-        stream::unfold((queue, None), |(queue, mut subscription)| async move {
+        stream::unfold((queue, channel, None), |(queue, channel, mut subscription)| async move {
             let mut back_off = FIRST_BACK_OFF;
             loop {
                 let messages = match &mut subscription {
                     Some(messages) => messages,
-                    empty => match queue.subscribe().await {
+                    empty => match queue.subscribe(&channel).await {
                         Ok(messages) => empty.insert(messages),
                         Err(error) => {
-                            tracing::warn!(%error, "cannot subscribe to stopped tasks");
+                            tracing::warn!(%error, channel = &*channel, "cannot subscribe");
                             rest(&mut back_off).await;
                             continue;
                         }
@@ -235,7 +247,7 @@ impl RedisQueue {
                 };
                 // A connection that is dead without a word is noticed by being quiet.
                 match tokio::time::timeout(QUIET, messages.next()).await {
-                    Ok(Some(task)) => return Some((task, (queue, subscription))),
+                    Ok(Some(message)) => return Some((message, (queue, channel, subscription))),
                     Ok(None) | Err(_) => subscription = None,
                 }
             }
@@ -243,14 +255,11 @@ impl RedisQueue {
         .boxed()
     }
 
-    async fn subscribe(&self) -> Result<BoxStream<'static, TaskId>, QueueError> {
+    async fn subscribe(&self, channel: &str) -> Result<BoxStream<'static, Vec<u8>>, QueueError> {
         let mut subscription = in_time(self.client.get_async_pubsub()).await?;
-        in_time(subscription.subscribe(&*self.channel)).await?;
-        let tasks = subscription.into_on_message().filter_map(|message| {
-            let id = Uuid::from_slice(message.get_payload_bytes()).ok();
-            std::future::ready(id.map(TaskId))
-        });
-        Ok(tasks.boxed())
+        in_time(subscription.subscribe(channel)).await?;
+        let messages = subscription.into_on_message();
+        Ok(messages.map(|message| message.get_payload_bytes().to_vec()).boxed())
     }
 
     /// Makes the group; a group that had to be made means that earlier references are gone.
@@ -280,7 +289,7 @@ impl RedisQueue {
     ) -> Result<usize, QueueError> {
         let mut commands = self.commands();
         let mut passed = 0;
-        for line in [Line::First, Line::Usual] {
+        for line in Line::ALL {
             let mut command = redis::cmd("XAUTOCLAIM");
             command.arg(self.stream(line)).arg(GROUP).arg(consumer).arg(idle.as_millis() as u64);
             command.arg("0-0").arg("COUNT").arg(PAGE);
@@ -311,7 +320,7 @@ impl RedisQueue {
     pub(super) async fn tidy(&self, consumer: &str, idle: Duration) -> Result<(), QueueError> {
         let idle_ms = idle.as_millis() as u64;
         let mut commands = self.commands();
-        for line in [Line::First, Line::Usual] {
+        for line in Line::ALL {
             let consumers: StreamInfoConsumersReply =
                 self.in_time(commands.xinfo_consumers(self.stream(line), GROUP)).await?;
             for silent in consumers.consumers {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A value that must not be shown: `Debug` says only whether there is one.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -25,6 +25,12 @@ impl From<&str> for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "empty" } else { "hidden" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "hidden" })
     }
 }
 
@@ -67,6 +73,12 @@ impl fmt::Display for ServerUrl {
             None if rest.contains('@') => write!(f, "{scheme}://…"),
             None => write!(f, "{scheme}://{plain}{options}"),
         }
+    }
+}
+
+impl Serialize for ServerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -1,16 +1,61 @@
-//! Accounts; blocked networks.
+//! Accounts.
 
 use serde_json::json;
 
 use super::audit_log::write_down;
-use super::{Result, Store, expect_rows, on, read};
+use super::people::{add_person, place};
+use super::{Result, Store, Tx, on, read};
 use crate::domain::audit::{Change, Origin};
 use crate::domain::clock::Millis;
-use crate::domain::id::AccountId;
+use crate::domain::id::{AccountId, PersonId};
 use crate::domain::ledger::Kind;
+use crate::domain::person::Role;
+
+/// An account to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewAccount<'a> {
+    /// Its id.
+    pub id: AccountId,
+    /// Its owner's email, and its name.
+    pub email: &'a str,
+    /// Its owner's password.
+    pub password_hash: Option<&'a str>,
+    /// Is its owner an operator?
+    pub admin: bool,
+}
+
+/// Makes an account with an empty balance of every kind, and its owner: who has this email already (told by an id
+/// that is not the account's), or a new person with this password.
+pub(super) async fn add_account(
+    tx: &mut Tx,
+    new: &NewAccount<'_>,
+    by: &Origin,
+    now: Millis,
+) -> Result<PersonId> {
+    const ACCOUNT: &str = "INSERT INTO accounts (id, email, password_hash, is_admin, created_at)
+        VALUES ($1, $2, $3, $4, $5)";
+    const BALANCE: &str =
+        "INSERT INTO credit_balances (account_id, kind, balance) VALUES ($1, $2, 0)";
+    let NewAccount { id, email, password_hash, admin } = *new;
+    on!(&mut *tx, c => sqlx::query(ACCOUNT)
+        .bind(id).bind(email).bind(password_hash).bind(admin).bind(now)
+        .execute(c).await.map(|_| ()))?;
+    for kind in Kind::ALL {
+        on!(&mut *tx, c => sqlx::query(BALANCE).bind(id).bind(kind.as_str())
+            .execute(c).await.map(|_| ()))?;
+    }
+    let owner = (PersonId(id.0), &*email.to_lowercase());
+    let person = add_person(tx, owner, password_hash, admin, now).await?;
+    place(tx, id, person, Role::Owner, now).await?;
+    let login = password_hash.is_some();
+    let change = Change::new(by, Some(id), "account.create", id)
+        .after(json!({ "email": email, "admin": admin, "login": login }));
+    write_down(tx, &change, now).await?;
+    Ok(person)
+}
 
 impl Store {
-    /// Makes an account with an empty balance of every kind. Conflict: the e-mail is taken.
+    /// Makes an account with an empty balance of every kind, and its owner. Conflict: the email is taken.
     pub async fn create_account(
         &self,
         id: AccountId,
@@ -20,23 +65,9 @@ impl Store {
         by: &Origin,
         now: Millis,
     ) -> Result<()> {
-        const ACCOUNT: &str =
-            "INSERT INTO accounts (id, email, password_hash, is_admin, created_at)
-            VALUES ($1, $2, $3, $4, $5)";
-        const BALANCE: &str =
-            "INSERT INTO credit_balances (account_id, kind, balance) VALUES ($1, $2, 0)";
+        let new = NewAccount { id, email, password_hash, admin };
         let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(ACCOUNT)
-            .bind(id).bind(email).bind(password_hash).bind(admin).bind(now)
-            .execute(c).await.map(|_| ()))?;
-        for kind in Kind::ALL {
-            on!(&mut tx, c => sqlx::query(BALANCE).bind(id).bind(kind.as_str())
-                .execute(c).await.map(|_| ()))?;
-        }
-        let login = password_hash.is_some();
-        let change = Change::new(by, Some(id), "account.create", id)
-            .after(json!({ "email": email, "admin": admin, "login": login }));
-        write_down(&mut tx, &change, now).await?;
+        add_account(&mut tx, &new, by, now).await?;
         tx.commit().await
     }
 
@@ -60,47 +91,5 @@ impl Store {
         let found: Option<AccountId> =
             read!(self, c => sqlx::query_scalar(SQL).fetch_optional(c).await)?;
         Ok(found.is_some())
-    }
-
-    /// Blocks a network (CIDR text) or lifts the block; `reason`: why. Returns whether that changed anything.
-    pub async fn change_ip_block(
-        &self,
-        cidr: &str,
-        blocked: bool,
-        reason: Option<&str>,
-        by: &Origin,
-        now: Millis,
-    ) -> Result<bool> {
-        const BLOCK: &str = "INSERT INTO ip_blocks (cidr, reason, created_at) VALUES ($1, $2, $3)
-            ON CONFLICT (cidr) DO NOTHING RETURNING reason";
-        const UNBLOCK: &str = "DELETE FROM ip_blocks WHERE cidr = $1 RETURNING reason";
-        const RAISE: &str = "UPDATE versions SET value = value + 1 WHERE name = 'ip_blocks'";
-        let mut tx = self.begin().await?;
-        let touched: Option<Option<String>> = if blocked {
-            on!(&mut tx, c => sqlx::query_scalar(BLOCK).bind(cidr).bind(reason).bind(now)
-                .fetch_optional(c).await)?
-        } else {
-            on!(&mut tx, c => sqlx::query_scalar(UNBLOCK).bind(cidr).fetch_optional(c).await)?
-        };
-        let Some(stored) = touched else { return Ok(false) };
-        let raised = on!(&mut tx, c => sqlx::query(RAISE)
-            .execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("raise ip_blocks", raised, 1)?;
-        let (action, was) = match blocked {
-            true => ("ip.block", json!({ "blocked": false })),
-            false => ("ip.unblock", json!({ "blocked": true, "reason": stored })),
-        };
-        let change = Change::new(by, None, action, cidr)
-            .before(was)
-            .after(json!({ "blocked": blocked, "reason": reason }));
-        write_down(&mut tx, &change, now).await?;
-        tx.commit().await?;
-        Ok(true)
-    }
-
-    /// Every blocked network.
-    pub async fn ip_blocks(&self) -> Result<Vec<String>> {
-        const SQL: &str = "SELECT cidr FROM ip_blocks ORDER BY cidr";
-        Ok(read!(self, c => sqlx::query_scalar(SQL).fetch_all(c).await)?)
     }
 }

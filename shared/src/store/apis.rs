@@ -3,12 +3,16 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, QueryBuilder};
+use serde_json::json;
+use sqlx::FromRow;
 
+use super::audit_log::write_down;
+use super::by_hash::rows_by_hash;
 use super::gate::HashedRow;
 use super::gather::Gather;
 use super::keys::OF_APIS_BY_HASH;
-use super::{Result, Store, Tx, on, read, within};
+use super::{Result, Store, expect_rows, on, read};
+use crate::domain::audit::{Change, Origin};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, ApiId};
 use crate::domain::key::{Key, KeyHash};
@@ -24,12 +28,22 @@ pub struct KeyApi {
 
 impl Store {
     /// Stores a new api.
-    pub async fn create_api(&self, account: AccountId, api: &KeyApi, now: Millis) -> Result<()> {
+    pub async fn create_api(
+        &self,
+        account: AccountId,
+        api: &KeyApi,
+        by: &Origin,
+        now: Millis,
+    ) -> Result<()> {
         const SQL: &str =
             "INSERT INTO apis (id, account_id, name, created_at) VALUES ($1, $2, $3, $4)";
         let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL).bind(api.id).bind(account).bind(&api.name).bind(now)
-            .execute(c).await.map(|_| ()))?;
+        let rows = on!(&mut tx, c => sqlx::query(SQL)
+            .bind(api.id).bind(account).bind(&api.name).bind(now)
+            .execute(c).await.map(|r| r.rows_affected()))?;
+        expect_rows("make api", rows, 1)?;
+        let change = Change::new(by, Some(account), "api.create", api.id);
+        write_down(&mut tx, &change.after(json!({ "name": api.name })), now).await?;
         tx.commit().await
     }
 
@@ -41,14 +55,23 @@ impl Store {
     }
 
     /// Deletes an api, and its keys with it; was it there?
-    pub async fn delete_api(&self, account: AccountId, id: ApiId, now: Millis) -> Result<bool> {
+    pub async fn delete_api(
+        &self,
+        account: AccountId,
+        id: ApiId,
+        by: &Origin,
+        now: Millis,
+    ) -> Result<bool> {
         const SQL: &str = "UPDATE apis SET deleted_at = $3
-            WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL";
+            WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL RETURNING name";
         let mut tx = self.begin().await?;
-        let rows = on!(&mut tx, c => sqlx::query(SQL).bind(id).bind(account).bind(now)
-            .execute(c).await.map(|r| r.rows_affected()))?;
+        let name: Option<String> = on!(&mut tx, c => sqlx::query_scalar(SQL)
+            .bind(id).bind(account).bind(now).fetch_optional(c).await)?;
+        let Some(name) = name else { return Ok(false) };
+        let change = Change::new(by, Some(account), "api.delete", id);
+        write_down(&mut tx, &change.before(json!({ "name": name })), now).await?;
         tx.commit().await?;
-        Ok(rows == 1)
+        Ok(true)
     }
 
     /// Gathered look-ups of keys of apis; deleted keys are among what is found.
@@ -59,22 +82,8 @@ impl Store {
     }
 
     async fn find_api_keys(&self, hashes: &[KeyHash]) -> Result<HashMap<KeyHash, Key>> {
-        macro_rules! find {
-            ($pool:expr) => {{
-                let mut sql = QueryBuilder::new(OF_APIS_BY_HASH);
-                let mut list = sql.separated(", ");
-                for hash in hashes {
-                    list.push_bind(&hash[..]);
-                }
-                sql.push(")");
-                sql.build_query_as().fetch_all($pool).await
-            }};
-        }
         let mut reader = self.quick_reader().await?;
-        let rows: Vec<HashedRow> = match &mut reader {
-            Tx::Pg(lent) => within!(lent, c => find!(c)),
-            Tx::Lite(lent) => within!(lent, c => find!(c)),
-        }?;
+        let rows: Vec<HashedRow> = rows_by_hash(&mut reader, OF_APIS_BY_HASH, hashes).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in rows {
             if let Ok(hash) = row.hash.as_slice().try_into() {

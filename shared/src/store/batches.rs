@@ -17,6 +17,9 @@ use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::{PauseReason, TaskStatus};
 
+/// Pauses that may come between a look at a task and the claim of its batches until the claim is left alone.
+const PAUSES_BETWEEN: usize = 3;
+
 /// What came of the wish to lease.
 #[derive(Debug)]
 pub enum Leasing {
@@ -67,6 +70,8 @@ struct Taken {
     /// Which of the claims.
     at: usize,
     account: AccountId,
+    /// Of a sandbox task, which wants nothing.
+    sandbox: bool,
     row: Claimed,
 }
 
@@ -89,6 +94,23 @@ impl Store {
         horizon: Millis,
         now: Millis,
     ) -> Result<Vec<Leasing>> {
+        for _ in 0..PAUSES_BETWEEN {
+            if let Some(leasings) = self.lease_once(claims, source, horizon, now).await? {
+                return Ok(leasings);
+            }
+        }
+        // The sweeper brings those up again whose task goes on.
+        Ok(claims.iter().map(|_| Leasing::Nothing).collect())
+    }
+
+    /// None: a task was paused in the middle, and nothing was leased.
+    async fn lease_once(
+        &self,
+        claims: &[Claim],
+        source: &str,
+        horizon: Millis,
+        now: Millis,
+    ) -> Result<Option<Vec<Leasing>>> {
         let mut leasings: Vec<Leasing> = claims.iter().map(|_| Leasing::Nothing).collect();
         let mut order: Vec<usize> = (0..claims.len()).collect();
         order.sort_by_key(|&at| claims[at].batch);
@@ -97,18 +119,22 @@ impl Store {
         for of_task in order.chunk_by(|&a, &b| claims[a].batch.task == claims[b].batch.task) {
             match start_task(&mut tx, claims[of_task[0]].batch.task, now).await? {
                 None => idle.extend(of_task.iter().map(|&at| claims[at].batch)),
-                Some(account) => open.extend(of_task.iter().map(|&at| (at, account))),
+                Some(payer) => open.extend(of_task.iter().map(|&at| (at, payer))),
             }
         }
         let wanted: Vec<Claim> = open.iter().map(|&(at, _)| claims[at]).collect();
         let mut claimed = claim_batches(&mut tx, &wanted, source, horizon).await?;
         let mut taken: Vec<Taken> = open
             .into_iter()
-            .filter_map(|(at, account)| {
+            .filter_map(|(at, (account, sandbox))| {
                 let row = claimed.remove(&claims[at].held())?;
-                Some(Taken { at, account, row })
+                Some(Taken { at, account, sandbox, row })
             })
             .collect();
+        if paused_meanwhile(&mut tx, &taken).await? {
+            tx.rollback().await?;
+            return Ok(None);
+        }
         // Accounts come last, in one order for everybody.
         taken.sort_by_key(|one| (one.account, claims[one.at].batch));
         let mut broke = Vec::new();
@@ -137,7 +163,7 @@ impl Store {
                 tracing::warn!(%error, %task, "the balance is empty, and the task not paused yet");
             }
         }
-        Ok(leasings)
+        Ok(Some(leasings))
     }
 
     /// A batch that must be alone begins, after `lost` lost leases: should this be the last that is heard of it,
@@ -234,22 +260,37 @@ pub struct Renewed {
     pub later: Vec<Held>,
 }
 
-/// Who pays for a task, if it is active; its first lease makes it `running`.
-async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<AccountId>> {
-    const TASK: &str = "SELECT account_id, status FROM tasks WHERE id = $1";
+/// Whose task it is, if it is active, and whether it is a sandbox task; its first lease makes it `running`.
+async fn start_task(tx: &mut Tx, task: TaskId, now: Millis) -> Result<Option<(AccountId, bool)>> {
+    const TASK: &str = "SELECT account_id, sandbox, status FROM tasks WHERE id = $1";
     const START: &str = "UPDATE tasks SET status = 'running', started_at = COALESCE(started_at, $2)
         WHERE id = $1 AND status = 'queued'";
-    let found: Option<(AccountId, String)> =
+    let found: Option<(AccountId, bool, String)> =
         on!(&mut *tx, c => sqlx::query_as(TASK).bind(task).fetch_optional(c).await)?;
-    let Some((account, status)) = found else { return Ok(None) };
+    let Some((account, sandbox, status)) = found else { return Ok(None) };
     match status.parse() {
         Ok(TaskStatus::Queued) => {
             on!(tx, c => sqlx::query(START).bind(task).bind(now).execute(c).await.map(|_| ()))?;
-            Ok(Some(account))
+            Ok(Some((account, sandbox)))
         }
-        Ok(TaskStatus::Running) => Ok(Some(account)),
+        Ok(TaskStatus::Running) => Ok(Some((account, sandbox))),
         _ => Ok(None),
     }
+}
+
+/// Was a task paused between the look at it and the claim of its batches? A pause locks the task, then its
+/// batches: with those in hand, one that came first is seen by a fresh statement, and one that comes later waits
+/// for us. SQLite has one writer, and that is us.
+async fn paused_meanwhile(tx: &mut Tx, taken: &[Taken]) -> Result<bool> {
+    const PG: &str = "SELECT count(*) FROM tasks WHERE id = ANY($1) AND status <> 'running'";
+    let Tx::Pg(lent) = tx else { return Ok(false) };
+    let mut tasks: Vec<uuid::Uuid> = taken.iter().map(|one| one.row.task_id.0).collect();
+    tasks.dedup();
+    if tasks.is_empty() {
+        return Ok(false);
+    }
+    let still: i64 = within!(lent, c => sqlx::query_scalar(PG).bind(tasks).fetch_one(c).await)?;
+    Ok(still > 0)
 }
 
 /// Takes leases `s`, wanting credits for every unfinished chargeable address that is not set aside beyond the
@@ -402,6 +443,7 @@ async fn into_lease(
     let lease = Lease {
         batch: claim.batch,
         account: taken.account,
+        sandbox: taken.sandbox,
         token: claim.token,
         first_seq: row.first_seq,
         payload: row.payload,

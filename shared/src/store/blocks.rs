@@ -1,7 +1,7 @@
 //! Blocks of results: written by settlements, merged when their batch is done.
 //!
 //! A row of `result_blocks` holds the results of one settled piece of a batch ([`crate::domain::block`]),
-//! with its counts and a mask of its reasons beside it. Rows are only inserted; *once* is guarded by the
+//! with its counts and masks of its reasons and flags beside it. Rows are only inserted; *once* is guarded by the
 //! bitmap on the batch row, which the fence compares and moves on. When a batch is done, its pieces are
 //! merged into one row: an order of its own, which may be left out, as readers take any number of pieces.
 
@@ -79,13 +79,13 @@ pub(super) async fn insert(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
 
 async fn insert_some(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
     const PG: &str = "INSERT INTO result_blocks (task_id, first_seq, step, no, deliverable,
-            undeliverable, risky, unknown, charged, refunded, reasons, payload)
+            undeliverable, risky, unknown, charged, refunded, reasons, payload, flags)
         SELECT * FROM UNNEST($1::UUID[], $2::BIGINT[], $3::BIGINT[], $4::INTEGER[], $5::INTEGER[],
             $6::INTEGER[], $7::INTEGER[], $8::INTEGER[], $9::INTEGER[], $10::INTEGER[],
-            $11::BIGINT[], $12::BYTEA[])";
+            $11::BIGINT[], $12::BYTEA[], $13::SMALLINT[])";
     const LITE: &str = "INSERT INTO result_blocks (task_id, first_seq, step, no, deliverable,
-            undeliverable, risky, unknown, charged, refunded, reasons, payload)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+            undeliverable, risky, unknown, charged, refunded, reasons, payload, flags)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
     let rows = match tx {
         // One round trip, and one write to the socket, however many.
         Tx::Pg(lent) => {
@@ -105,6 +105,7 @@ async fn insert_some(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
                 .bind(counts(|summary| summary.tally.refunded))
                 .bind(blocks.iter().map(|block| block.summary.reasons).collect::<Vec<_>>())
                 .bind(blocks.iter().map(|block| block.payload.as_slice()).collect::<Vec<_>>())
+                .bind(blocks.iter().map(|block| block.summary.flags).collect::<Vec<_>>())
                 .execute(c).await.map(|r| r.rows_affected()))?
         }
         Tx::Lite(lent) => {
@@ -116,7 +117,7 @@ async fn insert_some(tx: &mut Tx, blocks: &[NewBlock]) -> Result<()> {
                     .bind(block.batch.no).bind(tally.deliverable).bind(tally.undeliverable)
                     .bind(tally.risky).bind(tally.unknown).bind(tally.charged)
                     .bind(tally.refunded).bind(block.summary.reasons)
-                    .bind(block.payload.as_slice())
+                    .bind(block.payload.as_slice()).bind(block.summary.flags)
                     .execute(c).await.map(|r| r.rows_affected()))?;
             }
             rows

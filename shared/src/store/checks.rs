@@ -2,7 +2,7 @@
 
 use super::credits::{post, try_post};
 use super::idempotency::{self, RequestKey};
-use super::{Result, Store, keys, on, read};
+use super::{Result, Store, key_credits, on, read};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, CheckId, KeyId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
@@ -77,7 +77,7 @@ impl Store {
         let mut tx = self.begin().await?;
         let mut reserved = false;
         if let Some(key) = check.key.filter(|_| check.key_limited) {
-            match keys::take(&mut tx, key, 1, now).await? {
+            match key_credits::take(&mut tx, key, 1, now).await? {
                 Ok(taken) => reserved = taken,
                 Err(limit) => return Ok(Opened::KeyPoor { limit: limit.limit }),
             }
@@ -120,9 +120,9 @@ impl Store {
         let Some(reserved) = reserved else { return Ok(Closed::TooLate) };
         match check.key {
             Some(key) if charge => {
-                keys::count_charged(&mut tx, key, check.account, 1, now).await?;
+                key_credits::count_charged(&mut tx, key, check.account, 1, now).await?;
             }
-            Some(key) if reserved == 1 => keys::give_back(&mut tx, key, 1).await?,
+            Some(key) if reserved == 1 => key_credits::give_back(&mut tx, key, 1).await?,
             _ => {}
         }
         let entry = if charge { EntryType::Charge } else { EntryType::Refund };

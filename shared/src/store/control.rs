@@ -4,14 +4,18 @@
 
 use sqlx::FromRow;
 
+use super::audit_log::write_down;
 use super::credits::{mark_broke, post};
 use super::dispatch::{mark_ready, unmark};
+use super::task_events::record;
 use super::tasks::TallyRow;
 use super::{Result, Store, StoreError, Tx, deferrals, expect_rows, on, within};
+use crate::domain::audit::{Actor, Change, Origin};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::{PauseReason, Tally, TaskStatus};
+use crate::domain::task_event::{Happened, TaskEvent};
 
 /// What a change of a task's course came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,15 +43,17 @@ impl Store {
         &self,
         id: TaskId,
         account: AccountId,
+        by: &Origin,
         now: Millis,
     ) -> Result<Changed> {
-        self.end_task(id, account, TaskStatus::Cancelled, now).await
+        self.end_task(id, account, TaskStatus::Cancelled, by, now).await
     }
 
     /// Ends a task whose stored list is damaged: its holds go back, nothing more is charged. One that has
     /// ended stays as it is.
     pub async fn fail_task(&self, task: TaskId, account: AccountId, now: Millis) -> Result<()> {
-        self.end_task(task, account, TaskStatus::Failed, now).await.map(|_| ())
+        let by = Origin::system();
+        self.end_task(task, account, TaskStatus::Failed, &by, now).await.map(|_| ())
     }
 
     async fn end_task(
@@ -55,6 +61,7 @@ impl Store {
         id: TaskId,
         account: AccountId,
         status: TaskStatus,
+        by: &Origin,
         now: Millis,
     ) -> Result<Changed> {
         const CLOSE: &str = "UPDATE batches SET state = 4, lease_token = NULL, touched = 0,
@@ -88,6 +95,10 @@ impl Store {
             .bind(tally.risky).bind(tally.unknown).bind(tally.charged).bind(tally.refunded)
             .bind(status.as_str()).execute(c).await.map(|r| r.rows_affected()))?;
         expect_rows("end task", rows, 1)?;
+        if status == TaskStatus::Cancelled {
+            let event = TaskEvent::new(Happened::Cancelled, now, Some(by.actor.clone()));
+            record(&mut tx, id, &event).await?;
+        }
         unmark(&mut tx, id).await?;
         if released > 0 {
             let movement = Movement {
@@ -100,19 +111,27 @@ impl Store {
             let transfer = Transfer { account, kind: Kind::Email, movements: vec![movement] };
             post(&mut tx, &transfer, now).await?;
         }
+        write_down_task(&mut tx, (id, account), by, "task.cancel", now).await?;
         tx.commit().await?;
         Ok(Changed::Done)
     }
 
     /// Stops a task from starting addresses until it is resumed.
-    pub async fn pause_task(&self, id: TaskId, account: AccountId) -> Result<Changed> {
+    pub async fn pause_task(
+        &self,
+        id: TaskId,
+        account: AccountId,
+        by: &Origin,
+        now: Millis,
+    ) -> Result<Changed> {
         let mut tx = self.begin().await?;
         match lock_task(&mut tx, id, Some(account)).await? {
             None => return Ok(Changed::Missing),
             Some(status) if status.has_ended() => return Ok(Changed::Refused(status)),
             Some(_) => {}
         }
-        pause(&mut tx, id, PauseReason::Requested).await?;
+        pause(&mut tx, id, &paused(PauseReason::Requested, by.actor.clone(), now)).await?;
+        write_down_task(&mut tx, (id, account), by, "task.pause", now).await?;
         tx.commit().await?;
         Ok(Changed::Done)
     }
@@ -120,10 +139,22 @@ impl Store {
     /// Pauses a task that cannot go on at the moment; the sweeper lets it go on when it can. Should credits
     /// have come in between, it is not paused for want of them.
     pub async fn pause_for(&self, task: TaskId, reason: PauseReason, now: Millis) -> Result<()> {
+        self.pause_because(task, reason, None, now).await
+    }
+
+    /// Likewise; `why` says more, for people.
+    pub async fn pause_because(
+        &self,
+        task: TaskId,
+        reason: PauseReason,
+        why: Option<String>,
+        now: Millis,
+    ) -> Result<()> {
         const OWNER: &str = "SELECT account_id FROM tasks WHERE id = $1";
         let mut tx = self.begin().await?;
         if lock_task(&mut tx, task, None).await?.is_some_and(TaskStatus::is_active) {
-            pause(&mut tx, task, reason).await?;
+            let event = TaskEvent { detail: why, ..paused(reason, Actor::System, now) };
+            pause(&mut tx, task, &event).await?;
             if reason == PauseReason::InsufficientCredits {
                 let account: AccountId = on!(&mut tx, c => sqlx::query_scalar(OWNER)
                     .bind(task).fetch_one(c).await)?;
@@ -154,6 +185,7 @@ impl Store {
         &self,
         id: TaskId,
         account: AccountId,
+        by: &Origin,
         now: Millis,
     ) -> Result<Changed> {
         let mut tx = self.begin().await?;
@@ -163,9 +195,30 @@ impl Store {
             Some(status) if status.is_active() => return Ok(Changed::Done),
             Some(status) => return Ok(Changed::Refused(status)),
         }
-        resume(&mut tx, id, account, now).await?;
+        let event = TaskEvent::new(Happened::Resumed, now, Some(by.actor.clone()));
+        resume(&mut tx, (id, account), &event, now).await?;
+        write_down_task(&mut tx, (id, account), by, "task.resume", now).await?;
         tx.commit().await?;
         Ok(Changed::Done)
+    }
+}
+
+/// A pause, as it is written down.
+fn paused(reason: PauseReason, who: Actor, now: Millis) -> TaskEvent {
+    TaskEvent { reason: Some(reason), ..TaskEvent::new(Happened::Paused, now, Some(who)) }
+}
+
+/// Writes down what a person does to a task: last before the commit. What keys do is in the request log.
+pub(super) async fn write_down_task(
+    tx: &mut Tx,
+    (id, account): (TaskId, AccountId),
+    by: &Origin,
+    action: &'static str,
+    now: Millis,
+) -> Result<()> {
+    match by.actor {
+        Actor::Person(_) => write_down(tx, &Change::new(by, Some(account), action, id), now).await,
+        _ => Ok(()),
     }
 }
 
@@ -216,25 +269,35 @@ async fn lock_batches(tx: &mut Tx, id: TaskId) -> Result<()> {
 }
 
 /// Pauses a task that has not ended; the caller holds its lock. Batches already leased go on until
-/// their worker hears of it.
-pub(super) async fn pause(tx: &mut Tx, id: TaskId, reason: PauseReason) -> Result<()> {
-    const TASK: &str = "UPDATE tasks SET status = 'paused', pause_reason = $2 WHERE id = $1";
+/// their worker hears of it. It is written down where something changes.
+async fn pause(tx: &mut Tx, id: TaskId, event: &TaskEvent) -> Result<()> {
+    const TASK: &str = "UPDATE tasks SET status = 'paused', pause_reason = $2
+        WHERE id = $1 AND (status <> 'paused' OR COALESCE(pause_reason, '') <> $2)";
     const BATCHES: &str = "UPDATE batches SET state = 0 WHERE task_id = $1 AND state = 1";
-    let rows = on!(&mut *tx, c => sqlx::query(TASK).bind(id).bind(reason.as_str())
+    let reason = event.reason.map_or("", PauseReason::as_str);
+    let changed = on!(&mut *tx, c => sqlx::query(TASK).bind(id).bind(reason)
         .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("pause task", rows, 1)?;
+    if changed > 0 {
+        record(tx, id, event).await?;
+    }
     lock_batches(tx, id).await?;
     on!(&mut *tx, c => sqlx::query(BATCHES).bind(id).execute(c).await.map(|_| ()))?;
     unmark(tx, id).await
 }
 
 /// Makes a paused task active again; the caller holds its lock.
-pub(super) async fn resume(tx: &mut Tx, id: TaskId, account: AccountId, now: Millis) -> Result<()> {
+pub(super) async fn resume(
+    tx: &mut Tx,
+    (id, account): (TaskId, AccountId),
+    event: &TaskEvent,
+    now: Millis,
+) -> Result<()> {
     const SQL: &str = "UPDATE tasks SET pause_reason = NULL,
             status = CASE WHEN started_at IS NULL THEN 'queued' ELSE 'running' END
         WHERE id = $1 AND status = 'paused'";
     let rows = on!(&mut *tx, c => sqlx::query(SQL).bind(id)
         .execute(c).await.map(|r| r.rows_affected()))?;
     expect_rows("resume task", rows, 1)?;
+    record(tx, id, event).await?;
     mark_ready(tx, id, account, now).await
 }

@@ -126,6 +126,32 @@ pub(super) async fn mark_broke(tx: &mut Tx, account: AccountId, broke: bool) -> 
     on!(tx, c => sqlx::query_scalar(SQL).bind(account).bind(broke).fetch_one(c).await)
 }
 
+/// Gives (or, as an adjustment, takes) credits of a kind, and writes down who did.
+pub(super) async fn give(
+    tx: &mut Tx,
+    (account, kind): (AccountId, Kind),
+    amount: i64,
+    note: Option<&str>,
+    by: &Origin,
+    now: Millis,
+) -> Result<Posted> {
+    let movement = Movement {
+        entry: if amount >= 0 { EntryType::Grant } else { EntryType::Adjust },
+        amount,
+        task: None,
+        step: None,
+        note: note.map(str::to_owned),
+    };
+    let transfer = Transfer { account, kind, movements: vec![movement] };
+    let posted = post(tx, &transfer, now).await?;
+    let (kind, balance) = (kind.as_str(), posted.balance);
+    let change = Change::new(by, Some(account), "credits.grant", account)
+        .before(json!({ "kind": kind, "balance": balance - amount }))
+        .after(json!({ "kind": kind, "balance": balance, "amount": amount, "note": note }));
+    write_down(tx, &change, now).await?;
+    Ok(posted)
+}
+
 /// A balance of one kind.
 #[derive(Debug, FromRow)]
 pub struct Balance {
@@ -136,7 +162,7 @@ pub struct Balance {
 }
 
 #[derive(FromRow)]
-struct EntryRow {
+pub(super) struct EntryRow {
     id: i64,
     kind: String,
     #[sqlx(rename = "type")]
@@ -146,6 +172,21 @@ struct EntryRow {
     task_id: Option<TaskId>,
     note: Option<String>,
     created_at: i64,
+}
+
+impl From<EntryRow> for Entry {
+    fn from(row: EntryRow) -> Self {
+        Entry {
+            id: row.id,
+            kind: row.kind,
+            entry: row.entry,
+            amount: row.amount,
+            balance_after: row.balance_after,
+            task: row.task_id,
+            created_at: row.created_at,
+            note: row.note,
+        }
+    }
 }
 
 /// Which entries are wanted.
@@ -168,21 +209,8 @@ impl Store {
         by: &Origin,
         now: Millis,
     ) -> Result<Posted> {
-        let movement = Movement {
-            entry: if amount >= 0 { EntryType::Grant } else { EntryType::Adjust },
-            amount,
-            task: None,
-            step: None,
-            note: note.map(str::to_owned),
-        };
         let mut tx = self.begin().await?;
-        let transfer = Transfer { account, kind, movements: vec![movement] };
-        let posted = post(&mut tx, &transfer, now).await?;
-        let (kind, balance) = (kind.as_str(), posted.balance);
-        let change = Change::new(by, Some(account), "credits.grant", account)
-            .before(json!({ "kind": kind, "balance": balance - amount }))
-            .after(json!({ "kind": kind, "balance": balance, "amount": amount, "note": note }));
-        write_down(&mut tx, &change, now).await?;
+        let posted = give(&mut tx, (account, kind), amount, note, by, now).await?;
         tx.commit().await?;
         Ok(posted)
     }
@@ -225,18 +253,6 @@ impl Store {
             Some(task) => read!(self, c => sqlx::query_as(OF_TASK)
                 .bind(account).bind(kind).bind(before).bind(limit).bind(task).fetch_all(c).await),
         }?;
-        Ok(rows
-            .into_iter()
-            .map(|row| Entry {
-                id: row.id,
-                kind: row.kind,
-                entry: row.entry,
-                amount: row.amount,
-                balance_after: row.balance_after,
-                task: row.task_id,
-                created_at: row.created_at,
-                note: row.note,
-            })
-            .collect())
+        Ok(rows.into_iter().map(Entry::from).collect())
     }
 }

@@ -5,11 +5,16 @@
 //! nothing else to do is in state `waiting` until [`Store::wake`] queues it again; the worker that
 //! set it aside comes first, as greylisting mail servers remember where a question came from.
 
+use sqlx::QueryBuilder;
+
 use super::control::try_lock_task;
 use super::{Result, Store, Tx, expect_rows, on, read, within};
 use crate::domain::batch::{BatchRef, Deferral, Step};
 use crate::domain::clock::Millis;
 use crate::domain::id::TaskId;
+
+/// So many addresses set aside are counted, and one more.
+pub const COUNTED: i64 = 10_000;
 
 impl Store {
     /// Takes up batches that have waited long enough: those set aside by a worker that sends from `source`,
@@ -51,6 +56,36 @@ impl Store {
             }
         }
         Ok(woken)
+    }
+
+    /// How many addresses of these tasks are set aside, counted up to [`COUNTED`], and when the first of those
+    /// counted is due; tasks without are left out.
+    pub async fn waiting_of(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, i64, Millis)>> {
+        const WAITING: &str = "SELECT t.id,
+                (SELECT COUNT(*) FROM (SELECT 1 FROM deferrals d
+                    WHERE d.task_id = t.id LIMIT 10001) counted) AS waiting,
+                (SELECT MIN(due_at) FROM (SELECT d.due_at FROM deferrals d
+                    WHERE d.task_id = t.id LIMIT 10001) counted) AS due
+            FROM tasks t WHERE t.id IN (";
+        macro_rules! find {
+            ($pool:expr) => {{
+                let mut sql = QueryBuilder::new(WAITING);
+                let mut list = sql.separated(", ");
+                for id in tasks {
+                    list.push_bind(*id);
+                }
+                sql.push(")");
+                sql.build_query_as().fetch_all($pool).await
+            }};
+        }
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(TaskId, i64, Option<Millis>)> = match &mut self.reader().await? {
+            Tx::Pg(lent) => within!(lent, c => find!(c)),
+            Tx::Lite(lent) => within!(lent, c => find!(c)),
+        }?;
+        Ok(rows.into_iter().filter_map(|(id, waiting, due)| Some((id, waiting, due?))).collect())
     }
 
     /// How many addresses of a task are set aside, and when the first of them is due.

@@ -5,10 +5,14 @@
 //! its weight comes next, and of those that have equally few the one that was served longest ago. An account
 //! with nothing out gets a batch at once, bound or not, past the line.
 //!
+//! Sandbox tasks, which test keys submit, wait apart and have a room of their own: a round is of the one kind
+//! or of the other, and what is free takes nothing of what is paid for, of its own account as of others.
+//!
 //! | table | a row is |
 //! | --- | --- |
 //! | `ready_tasks` | an active task that may have pending batches |
-//! | `ready_accounts` | an account with such a task |
+//! | `ready_accounts` | an account with such a task that is no sandbox task |
+//! | `ready_sandbox` | an account with such a sandbox task |
 //!
 //! Invariants: whoever makes a batch pending marks its task in the same transaction ([`mark_ready`]); a mark
 //! is removed only by who found no pending batch, and only if its stamp has not been raised meanwhile. So a
@@ -40,6 +44,21 @@ const PAGES: usize = 32;
 const MOST: i64 = 32;
 /// Batches beyond the bound that all newcomers together may have out.
 const FIRST_BEYOND: i64 = 1_000;
+
+/// A statement about the marks of accounts: about those of the others, and of sandbox tasks.
+macro_rules! marks {
+    ($first:literal $(, $rest:literal)+) => {
+        [
+            concat!($first $(, "ready_accounts", $rest)+),
+            concat!($first $(, "ready_sandbox", $rest)+),
+        ]
+    };
+}
+
+/// Which of [`marks`].
+fn kind(sandbox: bool) -> usize {
+    usize::from(sandbox)
+}
 
 /// What a task has out.
 #[derive(Debug, sqlx::FromRow)]
@@ -143,13 +162,33 @@ enum Served {
 
 impl Store {
     /// Queues what `room` allows, shared fairly; `resend_at`: when the queue is asked whether it still has
-    /// the messages.
+    /// the messages. Sandbox tasks are left alone.
     pub async fn dispatch(&self, room: Room, resend_at: Millis, now: Millis) -> Result<Round> {
-        if !self.has_ready().await? {
+        self.dispatch_kind(false, room, resend_at, now).await
+    }
+
+    /// Likewise, of sandbox tasks and nothing else.
+    pub async fn dispatch_sandbox(
+        &self,
+        room: Room,
+        resend_at: Millis,
+        now: Millis,
+    ) -> Result<Round> {
+        self.dispatch_kind(true, room, resend_at, now).await
+    }
+
+    async fn dispatch_kind(
+        &self,
+        sandbox: bool,
+        room: Room,
+        resend_at: Millis,
+        now: Millis,
+    ) -> Result<Round> {
+        if !self.has_ready(sandbox).await? {
             return Ok(Round { sent: Vec::new(), next: Next::Nothing });
         }
-        let mut standing = Standing::of(self.out().await?);
-        let mut ready = self.ready(&standing).await?;
+        let mut standing = Standing::of(self.out(sandbox).await?);
+        let mut ready = self.ready(sandbox, &standing).await?;
         let mut round = Round { sent: Vec::new(), next: Next::Work };
         let mut busy = false;
         for _ in 0..PICKS {
@@ -165,12 +204,12 @@ impl Store {
                 break;
             }
             let most = if first { 1 } else { standing.share(&ready, next, room) };
-            match self.serve(account, &standing, most, resend_at, now).await? {
+            match self.serve((account, sandbox), &standing, most, resend_at, now).await? {
                 Served::Batches(batches) if !batches.is_empty() => {
                     ready[next].turn = now;
                     for (batch, addresses) in batches {
                         standing.add(account, batch.task, 1, addresses);
-                        round.sent.push(Sent { batch, first });
+                        round.sent.push(Sent { batch, first, sandbox });
                     }
                 }
                 served => {
@@ -182,52 +221,58 @@ impl Store {
         Ok(round)
     }
 
-    async fn out(&self) -> Result<Vec<Out>> {
+    async fn out(&self, sandbox: bool) -> Result<Vec<Out>> {
         const SQL: &str = "SELECT t.account_id, o.task_id, o.batches, o.addresses FROM (
                 SELECT task_id, count(*) AS batches, CAST(SUM(addresses) AS BIGINT) AS addresses
                 FROM batches WHERE state IN (1, 2) GROUP BY task_id) o
-            JOIN tasks t ON t.id = o.task_id";
-        read!(self, c => sqlx::query_as(SQL).fetch_all(c).await)
+            JOIN tasks t ON t.id = o.task_id WHERE t.sandbox = $1";
+        read!(self, c => sqlx::query_as(SQL).bind(sandbox).fetch_all(c).await)
     }
 
-    /// Has anybody work? Most of the time nobody has, and what is out need not be counted.
-    async fn has_ready(&self) -> Result<bool> {
-        const SQL: &str =
-            "SELECT count(*) FROM (SELECT account_id FROM ready_accounts LIMIT 1) one";
-        let any: i64 = read!(self, c => sqlx::query_scalar(SQL).fetch_one(c).await)?;
+    /// Has anybody work of this kind? Most of the time nobody has, and what is out need not be counted.
+    pub async fn has_ready(&self, sandbox: bool) -> Result<bool> {
+        const SQL: [&str; 2] =
+            marks!("SELECT count(*) FROM (SELECT account_id FROM ", " LIMIT 1) one");
+        let sql = SQL[kind(sandbox)];
+        let any: i64 = read!(self, c => sqlx::query_scalar(sql).fetch_one(c).await)?;
         Ok(any > 0)
     }
 
     /// Accounts that have work, those served longest ago first: so many that some of them have nothing out, if
     /// any has not.
-    async fn ready(&self, standing: &Standing) -> Result<Vec<Ready>> {
-        const SQL: &str = "SELECT r.account_id, a.weight, r.turn FROM ready_accounts r
-            JOIN accounts a ON a.id = r.account_id ORDER BY r.turn LIMIT (SELECT CAST($1 AS BIGINT))";
-        let limit = (standing.accounts.len() + NEWCOMERS) as i64;
-        read!(self, c => sqlx::query_as(SQL).bind(limit).fetch_all(c).await)
+    async fn ready(&self, sandbox: bool, standing: &Standing) -> Result<Vec<Ready>> {
+        const SQL: [&str; 2] = marks!(
+            "SELECT r.account_id, a.weight, r.turn FROM ",
+            " r JOIN accounts a ON a.id = r.account_id
+            ORDER BY r.turn LIMIT (SELECT CAST($1 AS BIGINT))"
+        );
+        let (sql, limit) = (SQL[kind(sandbox)], (standing.accounts.len() + NEWCOMERS) as i64);
+        read!(self, c => sqlx::query_as(sql).bind(limit).fetch_all(c).await)
     }
 
-    /// Queues up to `most` batches of the account's task whose turn it is.
+    /// Queues up to `most` batches of the account's task of this kind whose turn it is.
     async fn serve(
         &self,
-        account: AccountId,
+        (account, sandbox): (AccountId, bool),
         standing: &Standing,
         most: i64,
         resend_at: Millis,
         now: Millis,
     ) -> Result<Served> {
-        const SERVE_LITE: &str = "UPDATE ready_accounts SET turn = $2 WHERE account_id = $1
-            RETURNING stamp";
-        const SERVE_PG: &str = "UPDATE ready_accounts SET turn = $2 WHERE account_id = (
-                SELECT account_id FROM ready_accounts WHERE account_id = $1
-                FOR NO KEY UPDATE SKIP LOCKED)
-            RETURNING stamp";
+        const SERVE_LITE: [&str; 2] =
+            marks!("UPDATE ", " SET turn = $2 WHERE account_id = $1 RETURNING stamp");
+        const SERVE_PG: [&str; 2] = marks!(
+            "UPDATE ",
+            " SET turn = $2 WHERE account_id = (SELECT account_id FROM ",
+            " WHERE account_id = $1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING stamp"
+        );
         const TASKS: &str = "SELECT task_id, turn, stamp FROM ready_tasks
-            WHERE account_id = $1 ORDER BY turn LIMIT $2";
+            WHERE account_id = $1 AND sandbox = $3 ORDER BY turn LIMIT $2";
         const TASK_SERVED: &str = "UPDATE ready_tasks SET turn = $2 WHERE task_id = $1";
         // A crash that undoes it leaves the batches pending, to be queued again.
         let mut tx = self.begin_unsynced().await?;
-        let sql = if matches!(tx, Tx::Pg(_)) { SERVE_PG } else { SERVE_LITE };
+        let serve = if matches!(tx, Tx::Pg(_)) { SERVE_PG } else { SERVE_LITE };
+        let sql = serve[kind(sandbox)];
         let stamp: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(sql)
             .bind(account).bind(now).fetch_optional(c).await)?;
         let Some(stamp) = stamp else { return Ok(Served::Elsewhere) };
@@ -237,7 +282,7 @@ impl Store {
         // Marks of tasks with nothing pending are removed on the way, a page at a time.
         for _ in 0..PAGES {
             let mut tasks: Vec<(TaskId, i64, i64)> = on!(&mut tx, c => sqlx::query_as(TASKS)
-                .bind(account).bind(limit as i64).fetch_all(c).await)?;
+                .bind(account).bind(limit as i64).bind(sandbox).fetch_all(c).await)?;
             let last = tasks.len() < limit;
             tasks.sort_by_key(|(task, turn, _)| (out(task), *turn));
             let mut left = tasks.len();
@@ -256,7 +301,7 @@ impl Store {
                 }
             }
             if left == 0 && last {
-                unmark_account(&mut tx, account, stamp).await?;
+                unmark_account(&mut tx, account, sandbox, stamp).await?;
             }
             if last || !served.is_empty() {
                 break;
@@ -325,14 +370,20 @@ pub(super) async fn mark_ready(
     account: AccountId,
     now: Millis,
 ) -> Result<()> {
-    const TASK: &str = "INSERT INTO ready_tasks (task_id, account_id, turn, stamp)
-        VALUES ($1, $2, $3, 0)
+    const KIND: &str = "SELECT sandbox FROM tasks WHERE id = $1";
+    const TASK: &str = "INSERT INTO ready_tasks (task_id, account_id, turn, stamp, sandbox)
+        VALUES ($1, $2, $3, 0, $4)
         ON CONFLICT (task_id) DO UPDATE SET stamp = ready_tasks.stamp + 1";
-    const ACCOUNT: &str = "INSERT INTO ready_accounts (account_id, turn, stamp) VALUES ($1, $2, 0)
-        ON CONFLICT (account_id) DO UPDATE SET stamp = ready_accounts.stamp + 1";
-    on!(&mut *tx, c => sqlx::query(ACCOUNT).bind(account).bind(now)
+    const ACCOUNT: [&str; 2] = marks!(
+        "INSERT INTO ",
+        " (account_id, turn, stamp) VALUES ($1, $2, 0)
+        ON CONFLICT (account_id) DO UPDATE SET stamp = ",
+        ".stamp + 1"
+    );
+    let sandbox: bool = on!(&mut *tx, c => sqlx::query_scalar(KIND).bind(task).fetch_one(c).await)?;
+    on!(&mut *tx, c => sqlx::query(ACCOUNT[kind(sandbox)]).bind(account).bind(now)
         .execute(c).await.map(|_| ()))?;
-    on!(tx, c => sqlx::query(TASK).bind(task).bind(account).bind(now)
+    on!(tx, c => sqlx::query(TASK).bind(task).bind(account).bind(now).bind(sandbox)
         .execute(c).await.map(|_| ()))
 }
 
@@ -352,11 +403,15 @@ async fn unmark_task(tx: &mut Tx, task: TaskId, stamp: i64) -> Result<bool> {
     Ok(rows == 1)
 }
 
-/// Removes the mark of an account without marked tasks.
-async fn unmark_account(tx: &mut Tx, account: AccountId, stamp: i64) -> Result<()> {
-    const SQL: &str = "DELETE FROM ready_accounts WHERE account_id = $1 AND stamp = $2
-        AND NOT EXISTS (SELECT 1 FROM ready_tasks WHERE account_id = $1)";
-    on!(tx, c => sqlx::query(SQL).bind(account).bind(stamp).execute(c).await.map(|_| ()))
+/// Removes the mark of an account without marked tasks of this kind.
+async fn unmark_account(tx: &mut Tx, account: AccountId, sandbox: bool, stamp: i64) -> Result<()> {
+    const SQL: [&str; 2] = marks!(
+        "DELETE FROM ",
+        " WHERE account_id = $1 AND stamp = $2
+        AND NOT EXISTS (SELECT 1 FROM ready_tasks WHERE account_id = $1 AND sandbox = $3)"
+    );
+    on!(tx, c => sqlx::query(SQL[kind(sandbox)]).bind(account).bind(stamp).bind(sandbox)
+        .execute(c).await.map(|_| ()))
 }
 
 /// Moves up to `most` pending batches of an active task to `queued`; tells how many addresses each has.

@@ -1,12 +1,13 @@
 //! Erasing a task: it is marked in one short transaction, and what it holds is removed in slices.
 //!
 //! From the mark on nobody sees the task. A row of `erasures` says that something of it is left: batches,
-//! blocks of results, rows of the file. Whoever marks it removes what a moment allows, the sweeper the rest;
-//! one of them at a time. The task row stays, unseen, for the books; that of a submission which came to
-//! nothing goes last.
+//! blocks of results, rows of the file, what happened to it. Whoever marks it removes what a moment allows, the
+//! sweeper the rest; one of them at a time. The task row stays, unseen, for the books; that of a submission which
+//! came to nothing goes last.
 
-use super::control::{Changed, lock_task};
+use super::control::{Changed, lock_task, write_down_task};
 use super::{Result, Store, Tx, expect_rows, on, read};
+use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 
@@ -15,7 +16,13 @@ const SLICE: i64 = 250;
 
 impl Store {
     /// Marks an ended task as erased; [`Self::erase_slice`] removes what it holds.
-    pub async fn erase_task(&self, id: TaskId, account: AccountId, now: Millis) -> Result<Changed> {
+    pub async fn erase_task(
+        &self,
+        id: TaskId,
+        account: AccountId,
+        by: &Origin,
+        now: Millis,
+    ) -> Result<Changed> {
         const MARK: &str = "UPDATE tasks SET deleted_at = $2, header = NULL, name = NULL
             WHERE id = $1 AND deleted_at IS NULL";
         let mut tx = self.begin().await?;
@@ -25,6 +32,7 @@ impl Store {
             Some(_) => {}
         }
         mark(&mut tx, MARK, id, now).await?;
+        write_down_task(&mut tx, (id, account), by, "task.erase", now).await?;
         tx.commit().await?;
         Ok(Changed::Done)
     }
@@ -37,6 +45,18 @@ impl Store {
         let mut tx = self.begin().await?;
         mark(&mut tx, MARK, id, now).await?;
         tx.commit().await
+    }
+
+    /// Tasks that ended before `before`, of any account, longest ago first.
+    pub async fn tasks_ended_before(
+        &self,
+        before: Millis,
+        limit: i64,
+    ) -> Result<Vec<(TaskId, AccountId)>> {
+        const SQL: &str = "SELECT id, account_id FROM tasks
+            WHERE finished_at < $1 AND finished_at IS NOT NULL AND deleted_at IS NULL
+            ORDER BY finished_at, id LIMIT $2";
+        Ok(read!(self, c => sqlx::query_as(SQL).bind(before).bind(limit).fetch_all(c).await)?)
     }
 
     /// Tasks of which something is left to remove.
@@ -60,6 +80,9 @@ impl Store {
         const ROWS: &str = "DELETE FROM task_rows WHERE task_id = $1 AND no <= (
             SELECT MAX(no) FROM (SELECT no FROM task_rows
                 WHERE task_id = $1 ORDER BY no LIMIT $2) slice)";
+        const EVENTS: &str = "DELETE FROM task_events WHERE task_id = $1 AND no <= (
+            SELECT MAX(no) FROM (SELECT no FROM task_events
+                WHERE task_id = $1 ORDER BY no LIMIT $2) slice)";
         const GIVEN_UP: &str = "DELETE FROM tasks WHERE id = $1 AND status = 'ingesting'";
         const DONE: &str = "DELETE FROM erasures WHERE task_id = $1";
         let mut tx = self.begin_unsynced().await?;
@@ -70,7 +93,7 @@ impl Store {
             return Ok(false);
         }
         // The batches first: who is merging their blocks has them locked, or finds none.
-        for sql in [BATCHES, BLOCKS, ROWS] {
+        for sql in [BATCHES, BLOCKS, ROWS, EVENTS] {
             let rows = on!(&mut tx, c => sqlx::query(sql).bind(id).bind(SLICE)
                 .execute(c).await.map(|r| r.rows_affected()))?;
             if rows > 0 {

@@ -1,14 +1,18 @@
-//! The gate's look-up: a key by its hash and the version of the blocked networks, read together on
-//! the state of this moment.
+//! The gate's look-up: a key by its hash, with its account's suspension, the version of the blocked networks and the lever on all limits,
+//! in one statement on the state of this moment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
 
+use super::by_hash::rows_by_hash;
 use super::gather::Gather;
 use super::keys::{BY_HASH, KeyRow};
 use super::limit_factor::TightenedRow;
-use super::{Result, Store, Tx, on, within};
+use super::suspensions::SuspendedRow;
+use super::{Result, Store, on};
+use crate::domain::account::Suspended;
 use crate::domain::factor::Tightened;
 use crate::domain::key::{Key, KeyHash};
 
@@ -16,7 +20,9 @@ use crate::domain::key::{Key, KeyHash};
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The key, if there is one (deleted ones included).
-    pub key: Option<Key>,
+    pub key: Option<Arc<Key>>,
+    /// Why the key's account is suspended, if it is.
+    pub suspended: Option<Suspended>,
     /// Version of the blocked networks; reload them when it differs from yours.
     pub ip_blocks: i64,
     /// What is left of every request limit.
@@ -29,6 +35,16 @@ struct CommonRow {
     ip_blocks: i64,
     #[sqlx(flatten)]
     limits: TightenedRow,
+}
+
+#[derive(FromRow)]
+struct GateRow {
+    #[sqlx(flatten)]
+    common: CommonRow,
+    #[sqlx(flatten)]
+    account: SuspendedRow,
+    #[sqlx(flatten)]
+    hashed: HashedRow,
 }
 
 #[derive(FromRow)]
@@ -48,33 +64,28 @@ impl Store {
     }
 
     async fn find_keys(&self, hashes: &[KeyHash]) -> Result<HashMap<KeyHash, Found>> {
-        macro_rules! find {
-            ($pool:expr) => {{
-                let mut sql = QueryBuilder::new(BY_HASH);
-                let mut list = sql.separated(", ");
-                for hash in hashes {
-                    list.push_bind(&hash[..]);
-                }
-                sql.push(")");
-                sql.build_query_as().fetch_all($pool).await
-            }};
-        }
         let mut reader = self.quick_reader().await?;
-        let common: CommonRow = on!(&mut reader, c => sqlx::query_as(COMMON).fetch_one(c).await)?;
-        let rows: Vec<HashedRow> = match &mut reader {
-            Tx::Pg(lent) => within!(lent, c => find!(c)),
-            Tx::Lite(lent) => within!(lent, c => find!(c)),
-        }?;
-        let nobody = Found { key: None, ip_blocks: common.ip_blocks, limits: common.limits.into() };
-        let mut found: HashMap<KeyHash, Found> =
-            hashes.iter().map(|hash| (*hash, nobody.clone())).collect();
-        for row in rows {
-            if let Some(place) =
-                row.hash.as_slice().try_into().ok().and_then(|h: KeyHash| found.get_mut(&h))
-            {
-                place.key = Some(row.key.try_into()?);
+        let rows: Vec<GateRow> = rows_by_hash(&mut reader, BY_HASH, hashes).await?;
+        let mut common = None;
+        let mut keys: HashMap<KeyHash, (Arc<Key>, Option<Suspended>)> =
+            HashMap::with_capacity(rows.len());
+        for GateRow { common: row, account, hashed } in rows {
+            common = Some(row);
+            if let Ok(hash) = hashed.hash.as_slice().try_into() {
+                keys.insert(hash, (Arc::new(hashed.key.try_into()?), account.read()));
             }
         }
+        let common = match common {
+            Some(common) => common,
+            // Nobody has any of these keys.
+            None => on!(&mut reader, c => sqlx::query_as(COMMON).fetch_one(c).await)?,
+        };
+        let (ip_blocks, limits) = (common.ip_blocks, Tightened::from(common.limits));
+        let found = |hash: &KeyHash| {
+            let (key, suspended) = keys.get(hash).cloned().unzip();
+            Found { key, suspended: suspended.flatten(), ip_blocks, limits }
+        };
+        let found = hashes.iter().map(|hash| (*hash, found(hash))).collect();
         Ok(found)
     }
 }

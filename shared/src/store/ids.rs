@@ -5,7 +5,7 @@ use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Encode, Type};
 use uuid::Uuid;
 
-use crate::domain::id::{AccountId, ApiId, CheckId, KeyId, RootKeyId, TaskId};
+use crate::domain::id::{AccountId, ApiId, CheckId, KeyId, PersonId, RootKeyId, SessionId, TaskId};
 
 macro_rules! stored_as_uuid {
     ($($id:ident),*) => {$(
@@ -42,4 +42,4 @@ macro_rules! stored_as_uuid {
     )*};
 }
 
-stored_as_uuid!(AccountId, ApiId, CheckId, KeyId, RootKeyId, TaskId);
+stored_as_uuid!(AccountId, ApiId, CheckId, KeyId, PersonId, RootKeyId, SessionId, TaskId);

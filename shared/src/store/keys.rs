@@ -2,26 +2,18 @@
 //!
 //! * What a key is and may do stands in its own row; a limit of credits that several share in the row of one of
 //!   them (`budget`), whose id they all name.
-//! * Every change reads the row under its lock, changes the [`Key`], and writes all of it: what is checked is
-//!   what is changed.
-//! * Lock order: task → batch → keys (by id) → account.
-
-use std::collections::HashMap;
+//! * How rows are changed: [`super::key_edits`]; what is spent: [`super::key_credits`].
 
 use ipnet::IpNet;
-use serde_json::json;
 use sqlx::{FromRow, QueryBuilder};
-use uuid::Uuid;
 
-use super::audit_log::write_down;
-use super::{Result, Store, StoreError, Tx, expect_rows, on, read, within};
-use crate::domain::audit::{Actor, Change, Origin};
-use crate::domain::clock::{Millis, rfc3339};
+use super::key_credits::CreditRow;
+use super::suspensions::suspended;
+use super::{Result, Store, StoreError, Tx, read, within};
+use crate::domain::audit::Actor;
+use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, ApiId, KeyId, TaskId};
-use crate::domain::key::{
-    CreditLimit, Environment, Interval, Key, KeyHash, Refill, Scopes, Service, Suspension,
-};
-use crate::domain::request::By;
+use crate::domain::key::{Environment, Key, Scopes, Service, Suspension};
 use crate::domain::task::TaskStatus;
 
 /// What `budget`'s row holds, read from there.
@@ -53,10 +45,26 @@ macro_rules! columns {
     };
 }
 
+pub(super) use {columns, shared};
+
+/// Those of the gate, each with its account's suspension and with what concerns every caller.
 pub(super) const BY_HASH: &str = concat!(
-    "SELECT k.hash, ",
+    "SELECT k.hash, v.value AS ip_blocks, f.thousandths, f.ends_at, ",
+    suspended!(),
+    ", ",
     columns!(),
-    " FROM api_keys k WHERE k.api_id IS NULL AND k.hash IN ("
+    " FROM api_keys k CROSS JOIN versions v CROSS JOIN limit_factor f
+    LEFT JOIN suspended_accounts x ON x.account_id = k.account_id
+    WHERE v.name = 'ip_blocks' AND f.id = 1 AND k.api_id IS NULL AND k.hash IN ("
+);
+
+/// One that is not deleted, of this account or of anybody's.
+pub(super) const TO_EDIT: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM api_keys k
+    WHERE k.id = $1 AND (k.account_id = $2 AND k.api_id IS NULL OR $2 IS NULL)
+      AND k.deleted_at IS NULL"
 );
 
 /// Those of an api, which the gate never sees.
@@ -64,6 +72,26 @@ pub(super) const OF_APIS_BY_HASH: &str = concat!(
     "SELECT k.hash, ",
     columns!(),
     " FROM api_keys k JOIN apis a ON a.id = k.api_id WHERE a.deleted_at IS NULL AND k.hash IN ("
+);
+
+/// A page of an account's keys, newest first: before the id `$2`, that hold the pattern `$3` (empty = all), and that
+/// are at `$4` in the state `$5` (`any`, or empty = not deleted; as [`Key::status`], and `not_yet`).
+pub(super) const SEARCHED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM api_keys k
+    WHERE k.account_id = $1 AND k.id < $2 AND k.api_id IS NULL
+      AND ($3 = '' OR lower(k.label) LIKE lower($3) ESCAPE '\\'
+        OR lower(k.external_id) LIKE lower($3) ESCAPE '\\' OR lower(k.start) LIKE lower($3) ESCAPE '\\')
+      AND CASE
+        WHEN k.deleted_at IS NOT NULL THEN $5 IN ('any', 'deleted')
+        WHEN k.disabled THEN $5 IN ('any', '', 'disabled')
+        WHEN k.suspended_reason IS NOT NULL AND (k.suspended_until IS NULL OR k.suspended_until > $4)
+          THEN $5 IN ('any', '', 'suspended')
+        WHEN k.expires_at <= $4 THEN $5 IN ('any', '', 'expired')
+        WHEN k.not_before > $4 THEN $5 IN ('any', '', 'not_yet')
+        ELSE $5 IN ('any', '', 'active') END
+    ORDER BY k.account_id DESC, k.id DESC LIMIT $6"
 );
 
 #[derive(FromRow)]
@@ -98,30 +126,6 @@ pub(super) struct KeyRow {
     created_at: i64,
     #[sqlx(flatten)]
     credit: CreditRow,
-}
-
-#[derive(FromRow)]
-pub(super) struct CreditRow {
-    credit_limit: Option<i64>,
-    credit_used: i64,
-    refill_interval: Option<String>,
-    refill_amount: Option<i64>,
-    refill_day: Option<i16>,
-    refill_at: Option<i64>,
-}
-
-impl CreditRow {
-    pub(super) fn read(self) -> Option<CreditLimit> {
-        let limit = self.credit_limit?;
-        let interval = self.refill_interval.as_deref().and_then(Interval::parse);
-        let refill = match (interval, self.refill_amount, self.refill_at) {
-            (Some(interval), Some(amount), Some(at)) => {
-                Some(Refill { interval, amount, day: self.refill_day.unwrap_or(1), at })
-            }
-            _ => None,
-        };
-        Some(CreditLimit { limit, used: self.credit_used, refill })
-    }
 }
 
 impl TryFrom<KeyRow> for Key {
@@ -201,46 +205,20 @@ pub struct Filter {
     pub made_by: Option<KeyId>,
     /// Of this api; of an account, `None` means the keys of our own gate alone.
     pub api: Option<ApiId>,
+    /// Due for rotation.
+    pub due: Option<Due>,
 }
 
-/// What an edit of a key came to.
-#[derive(Debug)]
-pub enum Edited<E> {
-    /// No such key, or deleted.
-    Missing,
-    /// The edit itself refused; nothing is changed.
-    Refused(E),
-    /// The key before and after.
-    Done(Box<(Key, Key)>),
-}
-
-/// Where a key's hash came from.
+/// Which keys are due for rotation: as [`Key::rotation_due_at`] has it.
 #[derive(Debug, Clone, Copy)]
-pub struct Hashed<'a> {
-    /// What is looked up.
-    pub hash: &'a KeyHash,
-    /// Id of the pepper in it.
-    pub pepper: &'a str,
-}
-
-/// How a change is written down in the audit log.
-#[derive(Debug, Clone, Copy)]
-pub struct Mark<'a> {
-    /// What is done, such as `key.disable`.
-    pub action: &'static str,
-    /// Who does it.
-    pub by: &'a Origin,
+pub struct Due {
+    /// The age at which they are.
+    pub reminder: Millis,
+    /// Now.
+    pub now: Millis,
 }
 
 impl Store {
-    /// Stores a new key.
-    pub async fn create_key(&self, key: &Key, hashed: Hashed<'_>, by: &Origin) -> Result<()> {
-        let mut tx = self.begin().await?;
-        insert(&mut tx, key, hashed).await?;
-        note_made(&mut tx, by, key).await?;
-        tx.commit().await
-    }
-
     /// One key that is not deleted; `account` = only if it owns it, and it is one of our own gate.
     pub async fn key(&self, id: KeyId, account: Option<AccountId>) -> Result<Option<Key>> {
         let key = self.any_key(id, account).await?;
@@ -300,6 +278,13 @@ impl Store {
                 if let Some(maker) = filter.made_by {
                     sql.push(" AND k.made_by_key = ").push_bind(maker);
                 }
+                if let Some(Due { reminder, now }) = filter.due {
+                    sql.push(" AND k.environment = 'live' AND k.replaced_by IS NULL AND k.created_at <= ")
+                        .push_bind(now.saturating_sub(reminder));
+                    sql.push(" AND (k.expires_at IS NULL OR k.expires_at > k.created_at + ")
+                        .push_bind(reminder)
+                        .push(")");
+                }
                 if let Some(cursor) = cursor {
                     sql.push(" AND k.id > ").push_bind(cursor);
                 }
@@ -313,168 +298,6 @@ impl Store {
             Tx::Lite(lent) => within!(lent, c => find!(c)),
         }?;
         rows.into_iter().map(Key::try_from).collect()
-    }
-
-    /// Changes a key that is not deleted, in one transaction; `account` = only if it owns it, and it is one of
-    /// our own gate. When it has
-    /// returned, every gate judges by the new state. `edit` may not change whose key it is, nor its budget.
-    pub async fn edit_key<E: Send>(
-        &self,
-        id: KeyId,
-        account: Option<AccountId>,
-        edit: impl FnOnce(&mut Key) -> std::result::Result<(), E> + Send,
-        mark: Mark<'_>,
-        now: Millis,
-    ) -> Result<Edited<E>> {
-        let mut tx = self.begin().await?;
-        let edited = edit_in(&mut tx, id, account, edit, now).await?;
-        if let Edited::Done(keys) = &edited {
-            note(&mut tx, &mark, &keys.0, &keys.1, now).await?;
-            tx.commit().await?;
-        }
-        Ok(edited)
-    }
-
-    /// Changes several keys in one transaction, all or none; those that are gone are left out.
-    pub async fn edit_keys(
-        &self,
-        ids: &[KeyId],
-        account: Option<AccountId>,
-        edit: impl Fn(&mut Key) + Send + Sync,
-        mark: Mark<'_>,
-        now: Millis,
-    ) -> Result<Vec<Key>> {
-        let mut ids = ids.to_vec();
-        // Everybody locks them in one order.
-        ids.sort_unstable();
-        let mut tx = self.begin().await?;
-        let mut done = Vec::with_capacity(ids.len());
-        for id in ids {
-            let one = |key: &mut Key| {
-                edit(key);
-                Ok::<_, std::convert::Infallible>(())
-            };
-            match edit_in(&mut tx, id, account, one, now).await? {
-                Edited::Done(key) => done.push(*key),
-                Edited::Missing => {}
-                Edited::Refused(never) => match never {},
-            }
-        }
-        // Last, so that nobody who has a key waits for the chain while we wait for that key.
-        for (was, key) in &done {
-            note(&mut tx, &mark, was, key, now).await?;
-        }
-        tx.commit().await?;
-        Ok(done.into_iter().map(|(_, key)| key).collect())
-    }
-
-    /// Puts a new key in the place of another: `edit` changes the old one.
-    pub async fn replace_key<E: Send>(
-        &self,
-        old: KeyId,
-        account: Option<AccountId>,
-        edit: impl FnOnce(&mut Key) -> std::result::Result<Key, E> + Send,
-        hashed: Hashed<'_>,
-        mark: Mark<'_>,
-        now: Millis,
-    ) -> Result<Edited<E>> {
-        let mut tx = self.begin().await?;
-        let mut made = None;
-        let edit = |key: &mut Key| {
-            made = Some(edit(key)?);
-            Ok(())
-        };
-        let edited = edit_in(&mut tx, old, account, edit, now).await?;
-        if let (Edited::Done(keys), Some(key)) = (&edited, &made) {
-            insert(&mut tx, key, hashed).await?;
-            note(&mut tx, &mark, &keys.0, &keys.1, now).await?;
-            note_made(&mut tx, mark.by, key).await?;
-            tx.commit().await?;
-        }
-        Ok(edited)
-    }
-
-    /// Takes back what a key's limit counts for ended tasks and were not charged, and writes down what they
-    /// charged, some at a time; how many tasks that were.
-    pub async fn count_key_credits(&self, limit: i64) -> Result<usize> {
-        const PG: &str =
-            "SELECT t.id, t.account_id, t.created_by_key, t.key_reserved, t.charged, t.finished_at
-            FROM tasks t WHERE t.key_reserved IS NOT NULL
-              AND t.status IN ('completed', 'cancelled', 'failed')
-            ORDER BY t.id LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED";
-        // SQLite has one writer, and we are it.
-        const LITE: &str =
-            "SELECT t.id, t.account_id, t.created_by_key, t.key_reserved, t.charged, t.finished_at
-            FROM tasks t WHERE t.key_reserved IS NOT NULL
-              AND t.status IN ('completed', 'cancelled', 'failed')
-            ORDER BY t.id LIMIT $1";
-        const COUNTED: &str =
-            "UPDATE tasks SET key_reserved = NULL WHERE id = $1 AND key_reserved IS NOT NULL";
-        let mut tx = self.begin().await?;
-        let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
-        let mut ended: Vec<UncountedRow> =
-            on!(&mut tx, c => sqlx::query_as(sql).bind(limit).fetch_all(c).await)?;
-        ended.sort_unstable_by_key(|task| task.created_by_key);
-        for task in &ended {
-            let rows = on!(&mut tx, c => sqlx::query(COUNTED).bind(task.id)
-                .execute(c).await.map(|r| r.rows_affected()))?;
-            expect_rows("count task", rows, 1)?;
-            let Some(key) = task.created_by_key else { continue };
-            let finished = task.finished_at.unwrap_or_default();
-            count_charged(&mut tx, key, task.account_id, task.charged, finished).await?;
-            let unused = task.key_reserved - task.charged;
-            if unused > 0 {
-                give_back(&mut tx, key, unused).await?;
-            }
-        }
-        if !ended.is_empty() {
-            tx.commit().await?;
-        }
-        Ok(ended.len())
-    }
-
-    /// Credits charged through each of these keys, ever; what running tasks have charged so far included.
-    pub async fn credits_by_key(&self, keys: &[KeyId]) -> Result<HashMap<KeyId, i64>> {
-        // Arrays, or JSON where there are none.
-        const ENDED_PG: &str = "SELECT key_id, CAST(SUM(credits) AS BIGINT) FROM usage_credits
-            WHERE key_id = ANY($1::UUID[]) GROUP BY key_id";
-        const ENDED_LITE: &str = "SELECT key_id, CAST(SUM(credits) AS BIGINT) FROM usage_credits
-            WHERE key_id IN (SELECT unhex(value) FROM json_each($1)) GROUP BY key_id";
-        const RUNNING_PG: &str = "SELECT created_by_key, CAST(SUM(charged) AS BIGINT) FROM tasks
-            WHERE created_by_key = ANY($1::UUID[]) AND deleted_at IS NULL AND key_reserved IS NOT NULL
-            GROUP BY created_by_key";
-        const RUNNING_LITE: &str = "SELECT created_by_key, CAST(SUM(charged) AS BIGINT) FROM tasks
-            WHERE created_by_key IN (SELECT unhex(value) FROM json_each($1)) AND deleted_at IS NULL
-              AND key_reserved IS NOT NULL
-            GROUP BY created_by_key";
-        let mut sums = HashMap::new();
-        if keys.is_empty() {
-            return Ok(sums);
-        }
-        let mut rows: Vec<(KeyId, i64)> = Vec::new();
-        match &mut self.reader().await? {
-            Tx::Pg(lent) => {
-                let keys: Vec<Uuid> = keys.iter().map(|key| key.0).collect();
-                for sql in [ENDED_PG, RUNNING_PG] {
-                    let some: Vec<(KeyId, i64)> = within!(&mut *lent, c => sqlx::query_as(sql)
-                        .bind(&keys).fetch_all(c).await)?;
-                    rows.extend(some);
-                }
-            }
-            Tx::Lite(lent) => {
-                let keys: Vec<String> = keys.iter().map(|key| key.0.simple().to_string()).collect();
-                let json = format!("[\"{}\"]", keys.join("\",\""));
-                for sql in [ENDED_LITE, RUNNING_LITE] {
-                    let some: Vec<(KeyId, i64)> = within!(&mut *lent, c => sqlx::query_as(sql)
-                        .bind(&json).fetch_all(c).await)?;
-                    rows.extend(some);
-                }
-            }
-        }
-        for (key, credits) in rows {
-            *sums.entry(key).or_default() += credits;
-        }
-        Ok(sums)
     }
 
     /// Unended tasks that a key submitted, with their status.
@@ -497,240 +320,4 @@ impl Store {
         let found: Option<KeyId> = read!(self, c => sqlx::query_scalar(SQL).bind(key).bind(family).fetch_optional(c).await)?;
         Ok(found.is_some())
     }
-}
-
-#[derive(FromRow)]
-struct UncountedRow {
-    id: TaskId,
-    account_id: AccountId,
-    created_by_key: Option<KeyId>,
-    key_reserved: i64,
-    charged: i64,
-    finished_at: Option<i64>,
-}
-
-async fn insert(tx: &mut Tx, key: &Key, hashed: Hashed<'_>) -> Result<()> {
-    const SQL: &str = "INSERT INTO api_keys
-        (id, account_id, hash, pepper, start, label, note, environment, stage, scopes, disabled,
-         expires_at, not_before, allow, rate_limit, limits, external_id, meta, made_by_key,
-         made_by_person, family, budget, api_id, service, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-         $20, $21, $22, $23, $24, $25)";
-    let ((by_key, by_person), limits, service) = (maker(&key.maker), limits(key)?, service(key)?);
-    on!(&mut *tx, c => sqlx::query(SQL)
-        .bind(key.id).bind(key.account).bind(&hashed.hash[..]).bind(hashed.pepper).bind(&key.start)
-        .bind(&key.label).bind(&key.note).bind(key.environment.as_str()).bind(&key.stage)
-        .bind(key.scopes.bits()).bind(key.disabled).bind(key.expires_at).bind(key.not_before)
-        .bind(networks(&key.allow)).bind(key.rate_limit).bind(limits).bind(&key.external_id)
-        .bind(&key.meta).bind(by_key).bind(by_person).bind(key.family).bind(key.budget).bind(key.api).bind(service)
-        .bind(key.created_at)
-        .execute(c).await.map(|_| ()))?;
-    if key.budget == key.id {
-        write_limit(tx, key.id, key.credit_limit).await?;
-    }
-    Ok(())
-}
-
-async fn edit_in<E>(
-    tx: &mut Tx,
-    id: KeyId,
-    account: Option<AccountId>,
-    edit: impl FnOnce(&mut Key) -> std::result::Result<(), E> + Send,
-    now: Millis,
-) -> Result<Edited<E>> {
-    const SQL: &str = "UPDATE api_keys SET label = $2, note = $3, environment = $4, stage = $5, scopes = $6,
-            disabled = $7, suspended_reason = $8, suspended_until = $9, suspended_note = $10,
-            deleted_at = $11, expires_at = $12, not_before = $13, allow = $14, rate_limit = $15,
-            limits = $16, external_id = $17, meta = $18, replaced_by = $19, ended_at = COALESCE($20, ended_at),
-            service = $21
-        WHERE id = $1 AND deleted_at IS NULL";
-    let Some(before) = lock(tx, id, account).await? else { return Ok(Edited::Missing) };
-    let mut key = before.clone();
-    if let Err(refused) = edit(&mut key) {
-        return Ok(Edited::Refused(refused));
-    }
-    let ended = before.alive(now).is_ok() && key.alive(now).is_err();
-    let (suspended, limits, service) = (key.suspended.as_ref(), limits(&key)?, service(&key)?);
-    let rows = on!(&mut *tx, c => sqlx::query(SQL)
-        .bind(id).bind(&key.label).bind(&key.note).bind(key.environment.as_str()).bind(&key.stage)
-        .bind(key.scopes.bits()).bind(key.disabled).bind(suspended.map(|one| &one.reason))
-        .bind(suspended.and_then(|one| one.until)).bind(suspended.and_then(|one| one.note.as_ref()))
-        .bind(key.deleted_at).bind(key.expires_at).bind(key.not_before).bind(networks(&key.allow))
-        .bind(key.rate_limit).bind(limits).bind(&key.external_id).bind(&key.meta)
-        .bind(key.replaced_by).bind(ended.then_some(now)).bind(service)
-        .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("edit key", rows, 1)?;
-    if key.credit_limit != before.credit_limit {
-        write_limit(tx, key.budget, key.credit_limit).await?;
-    }
-    Ok(Edited::Done(Box::new((before, key))))
-}
-
-/// Locks a key that is not deleted, and the row of its budget.
-async fn lock(tx: &mut Tx, id: KeyId, account: Option<AccountId>) -> Result<Option<Key>> {
-    const SQL: &str = concat!(
-        "SELECT ",
-        columns!(),
-        " FROM api_keys k
-        WHERE k.id = $1 AND (k.account_id = $2 AND k.api_id IS NULL OR $2 IS NULL)
-          AND k.deleted_at IS NULL"
-    );
-    const PG: &str = "SELECT id FROM api_keys
-        WHERE id = $1 OR id = (SELECT budget FROM api_keys WHERE id = $1) ORDER BY id FOR NO KEY UPDATE";
-    if let Tx::Pg(lent) = &mut *tx {
-        within!(lent, c => sqlx::query(PG).bind(id).execute(c).await)?;
-    }
-    let row: Option<KeyRow> =
-        on!(tx, c => sqlx::query_as(SQL).bind(id).bind(account).fetch_optional(c).await)?;
-    row.map(Key::try_from).transpose()
-}
-
-pub(super) async fn write_limit(
-    tx: &mut Tx,
-    budget: KeyId,
-    limit: Option<CreditLimit>,
-) -> Result<()> {
-    const SQL: &str =
-        "UPDATE api_keys SET credit_limit = $2, credit_used = $3, refill_interval = $4,
-            refill_amount = $5, refill_day = $6, refill_at = $7
-        WHERE id = $1";
-    let refill = limit.and_then(|limit| limit.refill);
-    let rows = on!(tx, c => sqlx::query(SQL)
-        .bind(budget).bind(limit.map(|limit| limit.limit)).bind(limit.map_or(0, |limit| limit.used))
-        .bind(refill.map(|one| one.interval.as_str())).bind(refill.map(|one| one.amount))
-        .bind(refill.map(|one| one.day)).bind(refill.map(|one| one.at))
-        .execute(c).await.map(|r| r.rows_affected()))?;
-    expect_rows("limit of a key", rows, 1)
-}
-
-/// Takes credits from the limit of a key, if it has one, and tells whether it has; `Err` inside: what is left
-/// is not enough, and what the limit is. The caller's transaction holds the row from now on.
-pub async fn take(
-    tx: &mut Tx,
-    key: KeyId,
-    credits: i64,
-    now: Millis,
-) -> Result<std::result::Result<bool, CreditLimit>> {
-    const LITE: &str = "SELECT id, credit_limit, credit_used, refill_interval, refill_amount, refill_day, refill_at
-        FROM api_keys WHERE id = (SELECT budget FROM api_keys WHERE id = $1)";
-    const PG: &str = "SELECT id, credit_limit, credit_used, refill_interval, refill_amount, refill_day, refill_at
-        FROM api_keys WHERE id = (SELECT budget FROM api_keys WHERE id = $1) FOR NO KEY UPDATE";
-    #[derive(FromRow)]
-    struct Row {
-        id: KeyId,
-        #[sqlx(flatten)]
-        credit: CreditRow,
-    }
-    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
-    let row: Option<Row> =
-        on!(&mut *tx, c => sqlx::query_as(sql).bind(key).fetch_optional(c).await)?;
-    let Some(Row { id, credit }) = row else { return Ok(Ok(false)) };
-    let Some(limit) = credit.read() else { return Ok(Ok(false)) };
-    let limit = limit.at(now);
-    if limit.left(now) < credits {
-        return Ok(Err(limit));
-    }
-    let used = limit.used.saturating_add(credits);
-    write_limit(tx, id, Some(CreditLimit { used, ..limit })).await?;
-    Ok(Ok(true))
-}
-
-/// Gives back credits that were taken and not charged.
-pub async fn give_back(tx: &mut Tx, key: KeyId, credits: i64) -> Result<()> {
-    const SQL: &str = "UPDATE api_keys SET
-            credit_used = CASE WHEN credit_used > $2 THEN credit_used - $2 ELSE 0 END
-        WHERE id = (SELECT budget FROM api_keys WHERE id = $1) AND credit_limit IS NOT NULL";
-    on!(tx, c => sqlx::query(SQL).bind(key).bind(credits).execute(c).await.map(|_| ()))
-}
-
-/// Writes down credits that were charged through a key.
-pub async fn count_charged(
-    tx: &mut Tx,
-    key: KeyId,
-    account: AccountId,
-    credits: i64,
-    now: Millis,
-) -> Result<()> {
-    const SQL: &str =
-        "INSERT INTO usage_credits (key_id, hour, account_id, credits) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (key_id, hour) DO UPDATE SET credits = usage_credits.credits + excluded.credits";
-    if credits == 0 {
-        return Ok(());
-    }
-    on!(tx, c => sqlx::query(SQL).bind(key).bind(By::Hour.start_of(now)).bind(account).bind(credits)
-        .execute(c).await.map(|_| ()))
-}
-
-fn maker(maker: &Actor) -> (Option<KeyId>, Option<&str>) {
-    match maker {
-        Actor::Key(key) => (Some(*key), None),
-        Actor::Person(email) => (None, Some(email)),
-        Actor::Root(_) | Actor::Operator | Actor::System => (None, None),
-    }
-}
-
-/// A key as the audit log shows it: what is shown outside, and no hash.
-fn shown(key: &Key, now: Millis) -> serde_json::Value {
-    let credit = key.credit_limit.map(|limit| {
-        let refill = limit.refill.map(|refill| {
-            json!({
-                "interval": refill.interval.as_str(), "amount": refill.amount, "day": refill.day,
-            })
-        });
-        json!({ "limit": limit.limit, "refill": refill })
-    });
-    json!({
-        "start": key.start,
-        "label": key.label,
-        "note": key.note,
-        "environment": key.environment.as_str(),
-        "stage": key.stage,
-        "scopes": key.scopes.names(),
-        "status": key.status(now),
-        "disabled": key.disabled,
-        "suspended_reason": key.suspended.as_ref().map(|one| &one.reason),
-        "suspended_until": key.suspended.as_ref().and_then(|one| one.until).map(rfc3339),
-        "expires_at": key.expires_at.map(rfc3339),
-        "not_before": key.not_before.map(rfc3339),
-        "allow": networks(&key.allow),
-        "rate_limit": key.rate_limit,
-        "limits": key.limits,
-        "credit_limit": credit,
-        "external_id": key.external_id,
-        "meta": key.meta,
-        "replaced_by": key.replaced_by,
-    })
-}
-
-/// Writes a change down, the last thing of its transaction: the head of the account's chain is held from then
-/// on. What was so already is no change.
-async fn note(tx: &mut Tx, mark: &Mark<'_>, was: &Key, key: &Key, now: Millis) -> Result<()> {
-    let (before, after) = (shown(was, now), shown(key, now));
-    if before == after {
-        return Ok(());
-    }
-    let change = Change::new(mark.by, Some(key.account), mark.action, key.id);
-    write_down(tx, &change.before(before).after(after), now).await
-}
-
-async fn note_made(tx: &mut Tx, by: &Origin, key: &Key) -> Result<()> {
-    let change = Change::new(by, Some(key.account), "key.create", key.id);
-    write_down(tx, &change.after(shown(key, key.created_at)), key.created_at).await
-}
-
-fn networks(allow: &[IpNet]) -> String {
-    let texts: Vec<String> = allow.iter().map(IpNet::to_string).collect();
-    texts.join(" ")
-}
-
-fn limits(key: &Key) -> Result<String> {
-    serde_json::to_string(&key.limits)
-        .map_err(|error| StoreError::Damaged { what: "limits of a key", detail: error.to_string() })
-}
-
-fn service(key: &Key) -> Result<Option<String>> {
-    let Some(_) = key.api else { return Ok(None) };
-    let text = serde_json::to_string(&key.service);
-    text.map(Some)
-        .map_err(|error| StoreError::Damaged { what: "key of an api", detail: error.to_string() })
 }

@@ -1,23 +1,21 @@
-//! Reading results and the submitted rows; keyset pages by `seq`.
+//! Reading results and the submitted rows; keyset pages by `seq`. [`super::result_walk`] goes through the blocks.
 //!
-//! Results are read batch by batch: which batches have blocks that may hold what is wanted (their counts
-//! and masks say so without opening them), then these blocks and the addresses of their batches. A batch's
-//! pieces are read by one statement, so each result is seen once, merged or not.
+//! A block's masks say which reasons and which flags it has, not whether one result has both: for such a filter
+//! blocks may be opened in vain, all of a task's in the end. So a page may be given a time, after which it says how
+//! far it has looked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use super::blocks::damaged;
-use super::{Result, Store, StoreError, Tx, read, within};
-use crate::domain::batch::{BatchRef, place};
-use crate::domain::block::{Block, Packed, decode, mask};
+use super::result_walk::{AT_ONCE, At, Wanted, open_batch};
+use super::{Result, Store, StoreError, read};
+use crate::domain::batch::place;
+use crate::domain::block::Packed;
 use crate::domain::clock::Millis;
 use crate::domain::done::Done;
 use crate::domain::id::TaskId;
-use crate::domain::payload::{Batch, PayloadError, decode_batch};
+use crate::domain::result_filter::ResultFilter;
 use crate::domain::verdict::{Credit, Flags, Reason};
-
-/// Batches read at once, at most.
-const AT_ONCE: i64 = 16;
 
 /// A stored verdict on one address.
 #[derive(Debug, Clone)]
@@ -64,42 +62,6 @@ impl Found {
     }
 }
 
-/// A batch that has results.
-#[derive(Debug, Clone, Copy)]
-struct At {
-    first_seq: i64,
-    no: i32,
-}
-
-/// A batch's addresses and the blocks of it that may hold what is wanted.
-struct Opened {
-    first_seq: i64,
-    batch: Batch,
-    blocks: Vec<Block>,
-}
-
-impl Opened {
-    /// Gives its results to `take`, in `seq` order, each with its address.
-    fn each(&self, mut take: impl FnMut(i64, &str, &Packed)) -> Result<()> {
-        let mut all = Vec::new();
-        for block in &self.blocks {
-            all.extend(block.results().map_err(damaged)?);
-        }
-        if self.blocks.len() > 1 {
-            all.sort_unstable_by_key(|result| result.place);
-        }
-        for result in &all {
-            let entry =
-                self.batch.get(result.place as usize).ok_or_else(|| StoreError::Damaged {
-                    what: "block of results",
-                    detail: format!("its batch has no address {}", result.place),
-                })?;
-            take(self.first_seq + i64::from(result.place), entry.text, result);
-        }
-        Ok(())
-    }
-}
-
 /// Where the batches of a task begin, in order. It stays so for as long as there are any.
 #[derive(Debug, Clone)]
 pub struct Layout(Vec<At>);
@@ -120,66 +82,76 @@ impl Layout {
     }
 }
 
-/// A batch's number, and a payload of it.
-type Stored = (i32, Vec<u8>);
-
-/// Which results are wanted.
-struct Wanted<'a> {
-    from: i64,
-    until: i64,
-    reasons: Option<&'a [Reason]>,
+/// Results that were found in the time that there was.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// In `seq` order.
+    pub found: Vec<Found>,
+    /// The time was over before there were enough: everything up to this `seq` has been looked at.
+    pub looked: Option<i64>,
 }
 
-impl Wanted<'_> {
-    fn mask(&self) -> i64 {
-        self.reasons.map_or(i64::MAX, mask)
-    }
-
-    fn has(&self, seq: i64, reason: Reason) -> bool {
-        (self.from..self.until).contains(&seq)
-            && self.reasons.is_none_or(|reasons| reasons.contains(&reason))
-    }
-}
+/// All results.
+const ANY: &ResultFilter = &ResultFilter { reasons: None, flag: None };
 
 impl Store {
-    /// Up to `limit` results with `seq > after`, in `seq` order; `reasons` = only these.
+    /// Up to `limit` results with `seq > after`, in `seq` order, of those that fit.
     pub async fn results(
         &self,
         task: TaskId,
         after: i64,
         limit: i64,
-        reasons: Option<&[Reason]>,
+        filter: Option<&ResultFilter>,
     ) -> Result<Vec<Found>> {
-        let wanted = Wanted { from: after.saturating_add(1), until: i64::MAX, reasons };
+        Ok(self.results_in_time(task, after, limit, filter, Duration::MAX).await?.found)
+    }
+
+    /// Likewise, looking for about so long.
+    pub async fn results_in_time(
+        &self,
+        task: TaskId,
+        after: i64,
+        limit: i64,
+        filter: Option<&ResultFilter>,
+        patience: Duration,
+    ) -> Result<Part> {
+        let (began, filter) = (Instant::now(), filter.unwrap_or(ANY));
+        let wanted = Wanted { seqs: after.saturating_add(1)..i64::MAX, filter };
         // A batch has hundreds of addresses; where only some of them are wanted, nobody knows how many.
-        let at_once = if reasons.is_some() { AT_ONCE } else { (limit / 256).clamp(1, AT_ONCE) };
+        let at_once = if filter.is_open() { (limit / 256).clamp(1, AT_ONCE) } else { AT_ONCE };
         let limit = usize::try_from(limit).unwrap_or(0);
-        let mut found = Vec::new();
+        let Part { mut found, mut looked } = Part::default();
         self.walk(task, &wanted, at_once, |opened| {
             opened.each(|seq, address, packed| {
-                if found.len() < limit && wanted.has(seq, packed.reason) {
+                if found.len() < limit && wanted.has(seq, packed) {
                     found.push(Found::of(seq, address, packed));
                 }
             })?;
-            Ok(found.len() < limit)
+            let on = found.len() < limit;
+            // The batch that was looked at last is opened again where no other begins.
+            let got_on = opened.last_seq() > after;
+            if on && got_on && began.elapsed() >= patience {
+                looked = Some(opened.last_seq());
+            }
+            Ok(on && looked.is_none())
         })
         .await?;
-        Ok(found)
+        Ok(Part { found, looked })
     }
 
-    /// Results with `from ≤ seq < until`, in `seq` order; `reasons` = only these.
+    /// Results with `from ≤ seq < until` that fit, in `seq` order.
     pub async fn results_between(
         &self,
         task: TaskId,
         from: i64,
         until: i64,
-        reasons: Option<&[Reason]>,
+        filter: Option<&ResultFilter>,
     ) -> Result<Vec<Found>> {
-        let wanted = Wanted { from, until, reasons };
+        let wanted = Wanted { seqs: from..until, filter: filter.unwrap_or(ANY) };
         let mut found = Vec::new();
         self.walk(task, &wanted, AT_ONCE, |opened| {
             opened.each(|seq, address, packed| {
-                if wanted.has(seq, packed.reason) {
+                if wanted.has(seq, packed) {
                     found.push(Found::of(seq, address, packed));
                 }
             })?;
@@ -206,7 +178,7 @@ impl Store {
     ) -> Result<Vec<Found>> {
         let mut found = Vec::with_capacity(seqs.len());
         for part in layout.batches_of(seqs).chunks(AT_ONCE as usize) {
-            for opened in self.open_batches(task, part, i64::MAX).await? {
+            for opened in self.open_batches(task, part, ANY).await? {
                 opened.each(|seq, address, packed| {
                     if seqs.binary_search(&seq).is_ok() {
                         found.push(Found::of(seq, address, packed));
@@ -247,6 +219,32 @@ impl Store {
         }
     }
 
+    /// The `seq` of an address, as it is stored, among `batches` batches from number `from` on. `Err`: it is in
+    /// none of them, and the search goes on with this number. `Ok(None)`: nor behind them.
+    pub async fn seek_address(
+        &self,
+        task: TaskId,
+        address: &str,
+        from: i32,
+        batches: i64,
+    ) -> Result<std::result::Result<Option<i64>, i32>> {
+        const SQL: &str = "SELECT no, first_seq, payload FROM batches
+            WHERE task_id = $1 AND no >= $2 ORDER BY task_id, no LIMIT $3";
+        let found: Vec<(i32, i64, Vec<u8>)> = read!(self, c => sqlx::query_as(SQL)
+            .bind(task).bind(from).bind(batches).fetch_all(c).await)?;
+        for (_, first_seq, payload) in &found {
+            let batch = open_batch(payload)?;
+            let at = (0..batch.len()).find(|at| batch.get(*at).is_some_and(|e| e.text == address));
+            if let Some(at) = at {
+                return Ok(Ok(Some(first_seq + at as i64)));
+            }
+        }
+        Ok(match found.last() {
+            Some((no, ..)) if found.len() as i64 == batches => Err(no + 1),
+            _ => Ok(None),
+        })
+    }
+
     /// One result, and what it rests on, as JSON.
     pub async fn result(&self, task: TaskId, seq: i64) -> Result<Option<(Found, Option<String>)>> {
         // The batch that it is in, if that has any result.
@@ -256,7 +254,7 @@ impl Store {
             read!(self, c => sqlx::query_as(AT).bind(task).bind(seq).fetch_optional(c).await)?;
         let Some((first_seq, no)) = at else { return Ok(None) };
         let mut one = None;
-        for opened in self.open_batches(task, &[At { first_seq, no }], i64::MAX).await? {
+        for opened in self.open_batches(task, &[At { first_seq, no }], ANY).await? {
             opened.each(|at, address, packed| {
                 if at == seq {
                     let found = Found::of(at, address, packed);
@@ -270,11 +268,11 @@ impl Store {
     /// What the verdicts with `from ≤ seq < until` rest on, as JSON, in `seq` order; those without are
     /// left out.
     pub async fn details(&self, task: TaskId, from: i64, until: i64) -> Result<Vec<(i64, String)>> {
-        let wanted = Wanted { from, until, reasons: None };
+        let wanted = Wanted { seqs: from..until, filter: ANY };
         let mut details = Vec::new();
         self.walk(task, &wanted, AT_ONCE, |opened| {
             opened.each(|seq, _, packed| {
-                if let Some(detail) = packed.detail.filter(|_| wanted.has(seq, packed.reason)) {
+                if let Some(detail) = packed.detail.filter(|_| wanted.has(seq, packed)) {
                     details.push((seq, detail.to_owned()));
                 }
             })?;
@@ -286,7 +284,7 @@ impl Store {
 
     /// How many results a task has of each reason it has any of.
     pub async fn reasons(&self, task: TaskId) -> Result<Vec<(Reason, i64)>> {
-        let wanted = Wanted { from: 0, until: i64::MAX, reasons: None };
+        let wanted = Wanted { seqs: 0..i64::MAX, filter: ANY };
         let mut counts: BTreeMap<i16, (Reason, i64)> = BTreeMap::new();
         self.walk(task, &wanted, AT_ONCE, |opened| {
             opened.each(|_, _, packed| {
@@ -316,115 +314,10 @@ impl Store {
         }))
     }
 
-    /// Gives batches with wanted results to `take`, in `seq` order, until it says that it has enough.
-    async fn walk(
-        &self,
-        task: TaskId,
-        wanted: &Wanted<'_>,
-        at_once: i64,
-        mut take: impl FnMut(Opened) -> Result<bool>,
-    ) -> Result<()> {
-        // The batch that `from` is in, or one before it.
-        const START: &str = "SELECT first_seq FROM result_blocks
-            WHERE task_id = $1 AND first_seq <= $2 ORDER BY first_seq DESC LIMIT 1";
-        // Grouped by what the index is sorted by, so that no more is read than is asked for.
-        const NEXT: &str = "SELECT first_seq, MIN(no) FROM result_blocks
-            WHERE task_id = $1 AND first_seq >= $2 AND first_seq < $3 AND reasons & $4 <> 0
-            GROUP BY first_seq ORDER BY first_seq LIMIT $5";
-        let mut from: i64 = match wanted.from {
-            ..=0 => 0,
-            seq => {
-                let start: Option<i64> = read!(self, c => sqlx::query_scalar(START)
-                    .bind(task).bind(seq).fetch_optional(c).await)?;
-                start.unwrap_or(0)
-            }
-        };
-        loop {
-            let next: Vec<(i64, i32)> = read!(self, c => sqlx::query_as(NEXT)
-                .bind(task).bind(from).bind(wanted.until).bind(wanted.mask()).bind(at_once)
-                .fetch_all(c).await)?;
-            let batches: Vec<At> =
-                next.into_iter().map(|(first_seq, no)| At { first_seq, no }).collect();
-            for opened in self.open_batches(task, &batches, wanted.mask()).await? {
-                if !take(opened)? {
-                    return Ok(());
-                }
-            }
-            match batches.last() {
-                Some(last) if batches.len() as i64 == at_once => from = last.first_seq + 1,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Reads the addresses and blocks of these batches, ascending; one that was erased is left out.
-    async fn open_batches(&self, task: TaskId, all: &[At], mask: i64) -> Result<Vec<Opened>> {
-        // Joined by both columns of the key: with the task as a constant, PostgreSQL may take it for a small
-        // one and read all of it.
-        const BLOCKS_PG: &str = "SELECT r.no, r.payload FROM (
-                SELECT CAST($1 AS UUID) AS task_id, w.at FROM UNNEST($2::BIGINT[]) AS w (at) OFFSET 0) w
-            JOIN result_blocks r ON r.task_id = w.task_id AND r.first_seq = w.at
-            WHERE r.reasons & $3 <> 0 ORDER BY r.first_seq, r.step";
-        const BLOCKS_LITE: &str = "SELECT no, payload FROM result_blocks
-            WHERE task_id = $1 AND first_seq IN (SELECT value FROM json_each($2))
-              AND reasons & $3 <> 0 ORDER BY first_seq, step";
-        const BATCHES_PG: &str = "SELECT b.no, b.payload FROM (
-                SELECT CAST($1 AS UUID) AS task_id, w.no FROM UNNEST($2::INTEGER[]) AS w (no) OFFSET 0) w
-            JOIN batches b ON b.task_id = w.task_id AND b.no = w.no";
-        const BATCHES_LITE: &str = "SELECT no, payload FROM batches
-            WHERE task_id = $1 AND no IN (SELECT value FROM json_each($2))";
-        if all.is_empty() {
-            return Ok(Vec::new());
-        }
-        let firsts: Vec<i64> = all.iter().map(|at| at.first_seq).collect();
-        let numbers: Vec<i32> = all.iter().map(|at| at.no).collect();
-        let (blocks, batches): (Vec<Stored>, Vec<Stored>) = match &mut self.reader().await? {
-            Tx::Pg(lent) => (
-                within!(&mut *lent, c => sqlx::query_as(BLOCKS_PG)
-                    .bind(task).bind(&firsts).bind(mask).fetch_all(c).await)?,
-                within!(lent, c => sqlx::query_as(BATCHES_PG)
-                    .bind(task).bind(&numbers).fetch_all(c).await)?,
-            ),
-            Tx::Lite(lent) => (
-                within!(&mut *lent, c => sqlx::query_as(BLOCKS_LITE)
-                    .bind(task).bind(list(&firsts)).bind(mask).fetch_all(c).await)?,
-                within!(lent, c => sqlx::query_as(BATCHES_LITE)
-                    .bind(task).bind(list(&numbers)).fetch_all(c).await)?,
-            ),
-        };
-        let mut pieces: HashMap<i32, Vec<Block>> = HashMap::new();
-        for (no, payload) in blocks {
-            let block = decode(BatchRef { task, no }, &payload).map_err(damaged)?;
-            pieces.entry(no).or_default().push(block);
-        }
-        let mut addresses: HashMap<i32, Vec<u8>> = batches.into_iter().collect();
-        let mut opened = Vec::with_capacity(all.len());
-        for &At { first_seq, no } in all {
-            let (Some(payload), Some(blocks)) = (addresses.remove(&no), pieces.remove(&no)) else {
-                continue;
-            };
-            let batch = open_batch(&payload)?;
-            opened.push(Opened { first_seq, batch, blocks });
-        }
-        Ok(opened)
-    }
-
     /// The block of submitted rows numbered `no`; `None` after the last.
     pub async fn task_rows(&self, task: TaskId, no: i32) -> Result<Option<Vec<u8>>> {
         const SQL: &str = "SELECT payload FROM task_rows WHERE task_id = $1 AND no = $2";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(task).bind(no)
             .fetch_optional(c).await)?)
     }
-}
-
-fn open_batch(payload: &[u8]) -> Result<Batch> {
-    let damaged =
-        |error: PayloadError| StoreError::Damaged { what: "batch", detail: error.to_string() };
-    decode_batch(payload).map_err(damaged)
-}
-
-/// Numbers as SQLite's `json_each` takes them.
-fn list(numbers: &[impl ToString]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    format!("[{}]", numbers.join(","))
 }

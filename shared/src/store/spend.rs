@@ -7,27 +7,17 @@
 //! * Limits are locked in the order of their ids, as everywhere.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::FromRow;
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use futures::StreamExt as _;
 
-use super::keys::{CreditRow, write_limit};
-use super::{Result, Store, StoreError, Tx, on};
+use super::key_credits::{lock_limit, write_limit};
+use super::{Result, Store, StoreError};
 use crate::domain::clock::Millis;
 use crate::domain::id::KeyId;
-use crate::domain::key::CreditLimit;
+use crate::gather::Gather;
 
-/// Takings in one transaction.
-const MOST: usize = 128;
-/// Takings that may wait; more wait before they are taken up.
-const WAITING: usize = 4_096;
 /// Transactions under way at once on PostgreSQL; more than one only where one is slow. SQLite has one writer.
 const LANES: usize = 4;
-/// A transaction has the takings to itself for so long. The fewer there are at once, the more each one does.
-const ALONE: Duration = Duration::from_millis(10);
 
 /// What is to be taken.
 #[derive(Debug, Clone, Copy)]
@@ -49,72 +39,70 @@ pub struct Taken {
     pub left: Option<i64>,
 }
 
-type Asked = (Taking, oneshot::Sender<Result<Taken>>);
-
 /// Gathers takings into few transactions.
-pub struct Spender(mpsc::Sender<Asked>);
+pub struct Spender(Gather<Taking, Option<Taken>>);
 
 impl Spender {
     /// Starts its tasks; they end when it is dropped.
     pub fn new(store: &Store) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let receiver = Arc::new(Mutex::new(receiver));
         let lanes = if matches!(store, Store::Pg(_)) { LANES } else { 1 };
-        for _ in 0..lanes {
-            tokio::spawn(lane(store.clone(), receiver.clone()));
-        }
-        Self(sender)
+        let store = store.clone();
+        Self(Gather::new(lanes, move |takings| Box::pin(take_all(store.clone(), takings))))
     }
 
     /// Takes credits, if so many are left.
     pub async fn take(&self, taking: Taking) -> Result<Taken> {
-        let (answer, wait) = oneshot::channel();
-        self.0.send((taking, answer)).await.map_err(|_| StoreError::Away)?;
-        wait.await.map_err(|_| StoreError::Away)?
+        self.0.ask(taking).await.flatten().ok_or(StoreError::Away)
     }
 }
 
-async fn lane(store: Store, receiver: Arc<Mutex<mpsc::Receiver<Asked>>>) {
-    let mut asked: Vec<Asked> = Vec::with_capacity(MOST);
-    loop {
-        let mut turn = receiver.lock().await;
-        if turn.recv_many(&mut asked, MOST).await == 0 {
-            return;
-        }
-        let takings: Vec<Taking> = asked.iter().map(|(taking, _)| *taking).collect();
-        let mut working = Box::pin(store.spend(&takings));
-        let quick = timeout(ALONE, &mut working).await;
-        drop(turn);
-        let done = match quick {
-            Ok(done) => done,
-            Err(_) => working.await,
-        };
-        if let Err(error) = &done {
-            tracing::warn!(%error, takings = asked.len(), "credits were not taken");
-        }
-        let taken = done.unwrap_or_default();
-        for (at, (_, answer)) in asked.drain(..).enumerate() {
-            // A caller that has gone away needs no answer.
-            let _ = answer.send(taken.get(at).copied().ok_or(StoreError::Away));
+/// What came of each; `None` = not taken.
+async fn take_all(store: Store, takings: Vec<Taking>) -> Vec<Option<Taken>> {
+    let error = match store.spend(&takings).await {
+        Ok(taken) => return taken.into_iter().map(Some).collect(),
+        Err(error) => error,
+    };
+    tracing::warn!(%error, takings = takings.len(), "credits were not taken");
+    let limits = by_limit(&takings);
+    if !error.is_held() || limits.len() == 1 {
+        return Vec::new();
+    }
+    // Somebody holds one of the limits: the others need not wait for it.
+    let mut taken = vec![None; takings.len()];
+    let each = limits.into_values().map(|places| {
+        let takings: Vec<Taking> = places.iter().map(|at| takings[*at]).collect();
+        let store = &store;
+        async move { (places, store.spend(&takings).await) }
+    });
+    let mut each = futures::stream::iter(each).buffer_unordered(LANES);
+    while let Some((places, done)) = each.next().await {
+        match done {
+            Ok(done) => places.into_iter().zip(done).for_each(|(at, one)| taken[at] = Some(one)),
+            Err(error) => tracing::warn!(%error, "credits of one limit were not taken"),
         }
     }
+    taken
+}
+
+/// Where in the list the takings of each limit stand.
+fn by_limit(takings: &[Taking]) -> BTreeMap<KeyId, Vec<usize>> {
+    let mut limits: BTreeMap<KeyId, Vec<usize>> = BTreeMap::new();
+    for (at, taking) in takings.iter().enumerate() {
+        limits.entry(taking.key).or_default().push(at);
+    }
+    limits
 }
 
 impl Store {
     /// Takes what is left for, in their order; all in one transaction.
     pub async fn spend(&self, takings: &[Taking]) -> Result<Vec<Taken>> {
-        let mut by_key: BTreeMap<KeyId, Vec<usize>> = BTreeMap::new();
-        for (at, taking) in takings.iter().enumerate() {
-            by_key.entry(taking.key).or_default().push(at);
-        }
         let mut taken = vec![Taken { granted: true, left: None }; takings.len()];
         let mut changed = false;
         let mut tx = self.begin().await?;
-        for (key, places) in by_key {
+        for (key, places) in by_limit(takings) {
             let now = places.iter().map(|at| takings[*at].now).max().unwrap_or_default();
-            let Some(mut limit) = lock_limit(&mut tx, key).await?.map(|limit| limit.at(now)) else {
-                continue;
-            };
+            let Some((budget, limit)) = lock_limit(&mut tx, key).await? else { continue };
+            let mut limit = limit.at(now);
             let mut granted = false;
             for at in places {
                 let (left, want) = (limit.left(now), takings[at].credits);
@@ -126,7 +114,7 @@ impl Store {
                 taken[at] = Taken { granted: fits, left: Some(limit.left(now)) };
             }
             if granted {
-                write_limit(&mut tx, key, Some(limit)).await?;
+                write_limit(&mut tx, budget, Some(limit)).await?;
                 changed = true;
             }
         }
@@ -135,23 +123,4 @@ impl Store {
         }
         Ok(taken)
     }
-}
-
-async fn lock_limit(tx: &mut Tx, key: KeyId) -> Result<Option<CreditLimit>> {
-    // SQLite has one writer, and we are it.
-    const LITE: &str =
-        "SELECT credit_limit, credit_used, refill_interval, refill_amount, refill_day, refill_at
-        FROM api_keys WHERE id = $1";
-    const PG: &str =
-        "SELECT credit_limit, credit_used, refill_interval, refill_amount, refill_day, refill_at
-        FROM api_keys WHERE id = $1 FOR NO KEY UPDATE";
-    #[derive(FromRow)]
-    struct Row {
-        #[sqlx(flatten)]
-        credit: CreditRow,
-    }
-    let sql = if matches!(tx, Tx::Pg(_)) { PG } else { LITE };
-    let row: Option<Row> =
-        on!(&mut *tx, c => sqlx::query_as(sql).bind(key).fetch_optional(c).await)?;
-    Ok(row.and_then(|row| row.credit.read()))
 }

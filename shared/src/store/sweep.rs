@@ -9,12 +9,15 @@ use sqlx::FromRow;
 use super::control::{resume, try_lock_task};
 use super::credits::{mark_broke, post};
 use super::dispatch::mark_ready;
-use super::{Result, Store, Tx, expect_rows, on, read};
-use crate::domain::batch::{BatchRef, Capacity, LOST_ALONE};
+use super::task_events::record;
+use super::{Result, Store, Tx, on, read};
+use crate::domain::audit::Actor;
+use crate::domain::batch::{BatchRef, LOST_ALONE};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, TaskId};
 use crate::domain::ledger::{EntryType, Kind, Movement, Transfer};
 use crate::domain::task::PauseReason;
+use crate::domain::task_event::{Happened, TaskEvent};
 
 /// Repairs of one account in one transaction.
 const AT_ONCE: usize = 64;
@@ -255,7 +258,9 @@ impl Store {
                 let still: i64 = on!(&mut tx, c => sqlx::query_scalar(STILL)
                     .bind(task).bind(reason.as_str()).fetch_one(c).await)?;
                 if still == 1 {
-                    resume(&mut tx, task, account, now).await?;
+                    let event = TaskEvent::new(Happened::Resumed, now, Some(Actor::System));
+                    let event = TaskEvent { reason: Some(reason), ..event };
+                    resume(&mut tx, (task, account), &event, now).await?;
                     resumed += 1;
                 }
             }
@@ -264,10 +269,10 @@ impl Store {
         Ok(resumed)
     }
 
-    /// Active tasks, oldest first.
+    /// Active tasks that need a provider, oldest first: the sandbox always works.
     pub async fn active_tasks(&self, limit: i64) -> Result<Vec<TaskId>> {
         const SQL: &str = "SELECT id FROM tasks
-            WHERE status IN ('queued', 'running') ORDER BY id LIMIT $1";
+            WHERE status IN ('queued', 'running') AND NOT sandbox ORDER BY id LIMIT $1";
         read!(self, c => sqlx::query_scalar(SQL).bind(limit).fetch_all(c).await)
     }
 
@@ -278,43 +283,6 @@ impl Store {
             ORDER BY touched_at LIMIT $2";
         Ok(read!(self, c => sqlx::query_scalar(SQL).bind(before).bind(limit)
             .fetch_all(c).await)?)
-    }
-
-    /// Tells that this worker lives, and what it can do.
-    pub async fn worker_seen(&self, name: &str, capacity: Capacity, now: Millis) -> Result<()> {
-        const SEEN: &str = "INSERT INTO workers (name, concurrency, pace, seen_at)
-            VALUES ($1, $2, $3, $4)
-            ON CONFLICT (name) DO UPDATE SET concurrency = $2, pace = $3, seen_at = $4";
-        let mut tx = self.begin_unsynced().await?;
-        let rows = on!(&mut tx, c => sqlx::query(SEEN).bind(name).bind(capacity.concurrency)
-            .bind(capacity.pace).bind(now).execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("worker seen", rows, 1)?;
-        tx.commit().await
-    }
-
-    /// Forgets workers that have been silent since `before`.
-    pub async fn forget_workers(&self, before: Millis) -> Result<()> {
-        const SQL: &str = "DELETE FROM workers WHERE seen_at < $1";
-        let mut tx = self.begin_unsynced().await?;
-        on!(&mut tx, c => sqlx::query(SQL).bind(before).execute(c).await.map(|_| ()))?;
-        tx.commit().await
-    }
-
-    /// Addresses that all living workers verify at once.
-    pub async fn concurrency(&self, seen_after: Millis) -> Result<i64> {
-        const SQL: &str = "SELECT CAST(COALESCE(SUM(concurrency), 0) AS BIGINT) FROM workers
-            WHERE seen_at >= $1";
-        read!(self, c => sqlx::query_scalar(SQL).bind(seen_after).fetch_one(c).await)
-    }
-
-    /// What the living workers can do; those whose provider is down do nothing.
-    pub async fn capacities(&self, seen_after: Millis) -> Result<Vec<Capacity>> {
-        const SQL: &str = "SELECT concurrency, pace FROM workers
-            WHERE seen_at >= $1 AND concurrency > 0";
-        let all: Vec<(i64, i64)> =
-            read!(self, c => sqlx::query_as(SQL).bind(seen_after).fetch_all(c).await)?;
-        let capacity = |(concurrency, pace)| Capacity { concurrency, pace };
-        Ok(all.into_iter().map(capacity).collect())
     }
 }
 
@@ -364,6 +332,12 @@ async fn take_back_in(
         }
     }
     for (task, status) in tasks {
+        let batches = back.iter().filter(|batch| batch.task == task).count() as i64;
+        // Given back by its holder, it is no loss.
+        if batches > 0 && over.is_some() {
+            let event = TaskEvent::new(Happened::WorkerLost, now, None);
+            record(tx, task, &TaskEvent { batches, ..event }).await?;
+        }
         if status.is_active() {
             mark_ready(tx, task, account, now).await?;
         }

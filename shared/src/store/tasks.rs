@@ -1,12 +1,12 @@
-//! Tasks: receiving them, block by block, and reading them. What changes their course is in
+//! Tasks as they are read. Receiving them is in [`super::receive`], what changes their course in
 //! [`super::control`].
+
+use std::collections::HashSet;
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::dispatch::mark_ready;
 use super::gather::Gather;
-use super::{Result, Store, StoreError, Tx, expect_rows, on, read, statements, within};
-use crate::domain::clock::Millis;
+use super::{Result, Store, StoreError, Tx, read, within};
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::task::{PauseReason, Submitted, Tally, Task, TaskStatus};
 
@@ -15,6 +15,8 @@ struct TaskRow {
     id: TaskId,
     account_id: AccountId,
     created_by_key: Option<KeyId>,
+    created_by_person: Option<String>,
+    sandbox: bool,
     name: Option<String>,
     status: String,
     pause_reason: Option<String>,
@@ -68,6 +70,8 @@ impl TryFrom<TaskRow> for Task {
             id: row.id,
             account: row.account_id,
             created_by_key: row.created_by_key,
+            created_by_person: row.created_by_person,
+            sandbox: row.sandbox,
             name: row.name,
             status,
             pause_reason: row.pause_reason.as_deref().and_then(PauseReason::from_name),
@@ -91,7 +95,7 @@ impl TryFrom<TaskRow> for Task {
 /// Tasks with the sums of their touched batches added: those whose own counters are not folded
 /// into the task row yet.
 const SELECT: &str =
-    "SELECT t.id, t.account_id, t.created_by_key, t.name, t.status, t.pause_reason,
+    "SELECT t.id, t.account_id, t.created_by_key, t.created_by_person, t.sandbox, t.name, t.status, t.pause_reason,
         t.submitted, t.unique_addresses, t.duplicates, t.invalid_syntax, t.batches,
         t.released, t.created_at, t.started_at, t.finished_at,
         t.deliverable + CAST(COALESCE(SUM(b.deliverable), 0) AS BIGINT) AS deliverable,
@@ -104,129 +108,45 @@ const SELECT: &str =
     FROM tasks t LEFT JOIN batches b ON b.task_id = t.id AND b.touched = 1
     WHERE t.status <> 'ingesting' AND t.deleted_at IS NULL AND t.id IN (";
 
-/// A task being received.
-#[derive(Debug)]
-pub struct NewTask {
-    /// Its id.
-    pub id: TaskId,
-    /// Its owner.
-    pub account: AccountId,
-    /// The key that submits it.
-    pub created_by_key: Option<KeyId>,
+/// Which tasks of an account.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TaskFilter<'a> {
+    /// Submitted by a key of this family.
+    pub family: Option<KeyId>,
+    /// With this status.
+    pub status: Option<TaskStatus>,
+    /// Sandbox tasks, or the others.
+    pub sandbox: Option<bool>,
+    /// With this text somewhere in its name; in any case, as far as the database knows cases. No index has that: the tasks of the account are looked
+    /// through, newest first, until the page is full.
+    pub name: Option<&'a str>,
 }
 
-/// What the last transaction of a submission fixes.
-#[derive(Debug)]
-pub struct Accept {
-    /// The owner's name for it.
-    pub name: Option<String>,
-    /// Counts of the list.
-    pub submitted: Submitted,
-    /// Batches stored.
-    pub batches: i64,
-    /// Batches and rows stored.
-    pub stored: i64,
-    /// First record of a CSV.
-    pub header: Option<Vec<u8>>,
-    /// Delimiter of a CSV.
-    pub delimiter: u8,
-    /// Credits reserved of the limit of the key that submits it; `None` without a key.
-    pub key_reserved: Option<i64>,
+/// Where a page of tasks begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the newest.
+    Newest,
+    /// With the first that is older than this one.
+    Before(TaskId),
+    /// So that it ends with the last that is newer than this one.
+    After(TaskId),
 }
 
-/// A batch of a submission.
-#[derive(Debug)]
-pub struct NewBatch {
-    /// Its number.
-    pub no: i32,
-    /// `seq` of its first address.
-    pub first_seq: i64,
-    /// Addresses in it.
-    pub addresses: i32,
-    /// Those that may cost a credit.
-    pub chargeable: i32,
-    /// The addresses, encoded.
-    pub payload: Vec<u8>,
-}
-
-/// Rows of the submitted file.
-#[derive(Debug)]
-pub struct NewRows {
-    /// Their number.
-    pub no: i32,
-    /// The rows, encoded.
-    pub payload: Vec<u8>,
+/// What a text must match to hold `part`; `\` takes the meaning off a sign.
+fn pattern(part: &str) -> String {
+    let mut pattern = String::from("%");
+    for sign in part.chars() {
+        if matches!(sign, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(sign);
+    }
+    pattern.push('%');
+    pattern
 }
 
 impl Store {
-    /// Opens a task for receiving; nobody sees it.
-    pub async fn open_task(&self, task: &NewTask, now: Millis) -> Result<()> {
-        const SQL: &str = "INSERT INTO tasks (id, account_id, created_by_key, status, delimiter,
-                submitted, unique_addresses, duplicates, invalid_syntax, batches, batches_ended,
-                deliverable, undeliverable, risky, unknown, charged, refunded, released,
-                created_at, touched_at)
-            VALUES ($1, $2, $3, 'ingesting', 44, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, $4, $4)";
-        let mut tx = self.begin().await?;
-        on!(&mut tx, c => sqlx::query(SQL)
-            .bind(task.id).bind(task.account).bind(task.created_by_key).bind(now)
-            .execute(c).await.map(|_| ()))?;
-        tx.commit().await
-    }
-
-    /// Stores batches and rows of a task that is being received, `before` of them stored so far, in one
-    /// transaction. They reach the disk with what makes the task known, at the latest; until then the task
-    /// row counts them, so that what a crash of the database undoes is missed. Fails with a row count then,
-    /// or when the task was given up.
-    pub async fn receive(
-        &self,
-        task: TaskId,
-        before: i64,
-        batches: &[NewBatch],
-        rows: &[NewRows],
-        now: Millis,
-    ) -> Result<()> {
-        const TOUCH: &str = "UPDATE tasks SET touched_at = $2, batches = $3 + $4
-            WHERE id = $1 AND status = 'ingesting' AND deleted_at IS NULL AND batches = $3";
-        let new = (batches.len() + rows.len()) as i64;
-        let mut tx = self.begin_unsynced().await?;
-        let touched = on!(&mut tx, c => sqlx::query(TOUCH).bind(task).bind(now).bind(before)
-            .bind(new).execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("touch task", touched, 1)?;
-        for some in statements(batches, |batch| batch.payload.len()) {
-            insert_batches(&mut tx, task, some).await?;
-        }
-        insert_rows(&mut tx, task, rows).await?;
-        tx.commit().await
-    }
-
-    /// Makes a received task `queued`, inside the caller's transaction. Fails with a row count when it was
-    /// given up, or something of it is not stored.
-    pub async fn accept_task(
-        &self,
-        tx: &mut Tx,
-        task: TaskId,
-        accept: &Accept,
-        now: Millis,
-    ) -> Result<()> {
-        const SQL: &str = "UPDATE tasks SET status = 'queued', name = $2, submitted = $3,
-                unique_addresses = $4, duplicates = $5, invalid_syntax = $6, batches = $7,
-                header = $8, delimiter = $9, created_at = $10, touched_at = $10, key_reserved = $12
-            WHERE id = $1 AND status = 'ingesting' AND deleted_at IS NULL AND batches = $11
-            RETURNING account_id";
-        let counts = accept.submitted;
-        let account: Option<AccountId> = on!(&mut *tx, c => sqlx::query_scalar(SQL)
-            .bind(task).bind(accept.name.as_deref()).bind(counts.submitted).bind(counts.unique)
-            .bind(counts.duplicates).bind(counts.invalid_syntax).bind(accept.batches)
-            .bind(accept.header.as_deref()).bind(i16::from(accept.delimiter)).bind(now)
-            .bind(accept.stored).bind(accept.key_reserved)
-            .fetch_optional(c).await)?;
-        expect_rows("accept task", u64::from(account.is_some()), 1)?;
-        match account {
-            Some(account) if accept.batches > 0 => mark_ready(tx, task, account, now).await,
-            _ => Ok(()),
-        }
-    }
-
     /// Gathered reads of tasks.
     pub fn gather_tasks(&self) -> Gather<TaskId, Task> {
         Gather::new(self, |store, ids| {
@@ -237,7 +157,11 @@ impl Store {
         })
     }
 
-    async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>> {
+    /// These tasks as they stand now, in no order; unknown and erased ones are left out.
+    pub async fn tasks_by_id(&self, ids: &[TaskId]) -> Result<Vec<Task>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         macro_rules! find {
             ($pool:expr) => {{
                 let mut sql = QueryBuilder::new(SELECT);
@@ -267,26 +191,38 @@ impl Store {
         Ok(self.tasks_by_id(&[id]).await?.pop())
     }
 
-    /// Tasks of an account, newest first, before `cursor`; `family`: only those submitted by a key of it.
+    /// A page of an account's tasks, newest first.
     pub async fn tasks(
         &self,
         account: AccountId,
-        family: Option<KeyId>,
-        status: Option<TaskStatus>,
-        cursor: Option<TaskId>,
+        filter: TaskFilter<'_>,
+        from: Start,
         limit: i64,
     ) -> Result<Vec<Task>> {
-        const SQL: &str = "SELECT id FROM tasks
+        // Each in the order of an index: by `id` alone, PostgreSQL may walk everybody's tasks.
+        const OLDER: &str = "SELECT id FROM tasks
             WHERE account_id = $1 AND (status = $2 OR $2 IS NULL) AND (id < $3 OR $3 IS NULL)
               AND (created_by_key IN (SELECT k.id FROM api_keys k WHERE k.family = $5) OR $5 IS NULL)
+              AND (sandbox = $6 OR $6 IS NULL)
+              AND (name LIKE $7 ESCAPE '\\' OR LOWER(name) LIKE LOWER($7) ESCAPE '\\' OR $7 IS NULL)
               AND status <> 'ingesting' AND deleted_at IS NULL
-            ORDER BY id DESC LIMIT $4";
-        let ids: Vec<TaskId> = read!(self, c => sqlx::query_scalar(SQL)
-            .bind(account).bind(status.map(TaskStatus::as_str)).bind(cursor).bind(limit)
-            .bind(family).fetch_all(c).await)?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
+            ORDER BY account_id DESC, id DESC LIMIT $4";
+        const NEWER: &str = "SELECT id FROM tasks
+            WHERE account_id = $1 AND (status = $2 OR $2 IS NULL) AND (id > $3 OR $3 IS NULL)
+              AND (created_by_key IN (SELECT k.id FROM api_keys k WHERE k.family = $5) OR $5 IS NULL)
+              AND (sandbox = $6 OR $6 IS NULL)
+              AND (name LIKE $7 ESCAPE '\\' OR LOWER(name) LIKE LOWER($7) ESCAPE '\\' OR $7 IS NULL)
+              AND status <> 'ingesting' AND deleted_at IS NULL
+            ORDER BY account_id, id LIMIT $4";
+        let (sql, cursor) = match from {
+            Start::Newest => (OLDER, None),
+            Start::Before(id) => (OLDER, Some(id)),
+            Start::After(id) => (NEWER, Some(id)),
+        };
+        let ids: Vec<TaskId> = read!(self, c => sqlx::query_scalar(sql)
+            .bind(account).bind(filter.status.map(TaskStatus::as_str)).bind(cursor).bind(limit)
+            .bind(filter.family).bind(filter.sandbox).bind(filter.name.map(pattern))
+            .fetch_all(c).await)?;
         let mut tasks = self.tasks_by_id(&ids).await?;
         tasks.sort_by_key(|task| std::cmp::Reverse(task.id));
         Ok(tasks)
@@ -338,6 +274,31 @@ impl Store {
         Ok(found)
     }
 
+    /// Which of these tasks are sandbox tasks.
+    pub async fn sandbox_among(&self, ids: &[TaskId]) -> Result<HashSet<TaskId>> {
+        const SANDBOX: &str = "SELECT id FROM tasks WHERE sandbox AND id IN (";
+        macro_rules! find {
+            ($pool:expr, $ids:expr) => {{
+                let mut sql = QueryBuilder::new(SANDBOX);
+                let mut list = sql.separated(", ");
+                for id in $ids {
+                    list.push_bind(*id);
+                }
+                sql.push(")");
+                sql.build_query_scalar().fetch_all($pool).await
+            }};
+        }
+        let mut found = HashSet::new();
+        for some in ids.chunks(1_000) {
+            let these: Vec<TaskId> = match &mut self.reader().await? {
+                Tx::Pg(lent) => within!(lent, c => find!(c, some)),
+                Tx::Lite(lent) => within!(lent, c => find!(c, some)),
+            }?;
+            found.extend(these);
+        }
+        Ok(found)
+    }
+
     /// Header and delimiter of the submitted CSV.
     pub async fn task_header(&self, id: TaskId) -> Result<(Option<Vec<u8>>, u8)> {
         const SQL: &str = "SELECT header, delimiter FROM tasks WHERE id = $1";
@@ -347,58 +308,13 @@ impl Store {
     }
 }
 
-/// The columns and values of a new batch.
-macro_rules! new_batch {
-    ($from:literal) => {
-        concat!(
-            "INSERT INTO batches (task_id, no, first_seq, addresses, chargeable, payload, state,
-                touched, held, due_at, attempt, deliverable, undeliverable, risky, unknown, charged,
-                refunded)
-            SELECT $1, b.no, b.first_seq, b.addresses, b.chargeable, b.payload,
-                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-            FROM ",
-            $from
-        )
-    };
-}
+#[cfg(test)]
+mod tests {
+    use super::pattern;
 
-async fn insert_batches(tx: &mut Tx, task: TaskId, batches: &[NewBatch]) -> Result<()> {
-    const PG: &str = new_batch!(
-        "UNNEST($2::INTEGER[], $3::BIGINT[], $4::INTEGER[], $5::INTEGER[], $6::BYTEA[])
-        AS b (no, first_seq, addresses, chargeable, payload)"
-    );
-    const LITE: &str = new_batch!(
-        "(SELECT $2 AS no, $3 AS first_seq, $4 AS addresses, $5 AS chargeable, $6 AS payload) AS b"
-    );
-    let rows = match tx {
-        // One round trip, however many.
-        Tx::Pg(lent) => within!(lent, c => sqlx::query(PG).bind(task)
-            .bind(batches.iter().map(|batch| batch.no).collect::<Vec<_>>())
-            .bind(batches.iter().map(|batch| batch.first_seq).collect::<Vec<_>>())
-            .bind(batches.iter().map(|batch| batch.addresses).collect::<Vec<_>>())
-            .bind(batches.iter().map(|batch| batch.chargeable).collect::<Vec<_>>())
-            .bind(batches.iter().map(|batch| batch.payload.as_slice()).collect::<Vec<_>>())
-            .execute(c).await.map(|r| r.rows_affected()))?,
-        Tx::Lite(lent) => {
-            let mut rows = 0;
-            for batch in batches {
-                rows += within!(&mut *lent, c => sqlx::query(LITE).bind(task).bind(batch.no)
-                    .bind(batch.first_seq).bind(batch.addresses).bind(batch.chargeable)
-                    .bind(batch.payload.as_slice())
-                    .execute(c).await.map(|r| r.rows_affected()))?;
-            }
-            rows
-        }
-    };
-    expect_rows("insert batches", rows, batches.len() as u64)
-}
-
-async fn insert_rows(tx: &mut Tx, task: TaskId, rows: &[NewRows]) -> Result<()> {
-    const SQL: &str = "INSERT INTO task_rows (task_id, no, payload) VALUES ($1, $2, $3)";
-    for row in rows {
-        let stored = on!(&mut *tx, c => sqlx::query(SQL).bind(task).bind(row.no)
-            .bind(row.payload.as_slice()).execute(c).await.map(|r| r.rows_affected()))?;
-        expect_rows("insert rows", stored, 1)?;
+    #[test]
+    fn a_pattern_means_what_it_says() {
+        assert_eq!(pattern("May"), "%May%");
+        assert_eq!(pattern(r"100%_\"), r"%100\%\_\\%");
     }
-    Ok(())
 }

@@ -1,8 +1,8 @@
-//! What the request log tells: pages of requests, usage by hour or day, the last use of keys.
+//! What the request log tells: pages of requests, the last use of keys; usage by hour or day is in
+//! [`super::usage_sums`].
 //!
 //! Everything is asked by account, and read by an index that begins with it or with the key: nobody sees what is
-//! another's. Usage is read from the sums that the log keeps (`usage_hours`, `usage_days`), never counted from
-//! its rows.
+//! another's. A root key stands in the log with its own id as a key does; what has a row in `root_keys` is one.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,10 @@ use uuid::Uuid;
 use super::request_log::id_at;
 use super::{Result, Store, StoreError, Tx, read, within};
 use crate::domain::clock::Millis;
-use crate::domain::id::{AccountId, KeyId};
+use crate::domain::id::{AccountId, KeyId, RootKeyId};
 use crate::domain::request::{By, LastUse, Outcome};
+
+pub use super::usage_sums::{Of, Spent, Split, UsageFilter, Used};
 
 /// A row of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Logged {
     pub at: Millis,
     /// With which key.
     pub key: Option<KeyId>,
+    /// With which root key.
+    pub root_key: Option<RootKeyId>,
     /// What the gate said.
     pub outcome: Outcome,
     /// The caller's address.
@@ -45,6 +49,7 @@ struct LoggedRow {
     id: i64,
     at: i64,
     key_id: Option<KeyId>,
+    root_id: Option<RootKeyId>,
     outcome: i16,
     ip: Option<String>,
     method: String,
@@ -57,77 +62,13 @@ struct LoggedRow {
 /// Which requests are wanted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestFilter {
-    /// With this key only.
+    /// With this key only; of a root key, its own id.
     pub key: Option<KeyId>,
     /// That ended so only.
     pub outcome: Option<Outcome>,
 }
 
-/// What usage is split by, beside the period and the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// By nothing else.
-    None,
-    /// By key.
-    Key,
-    /// By route.
-    Route,
-    /// By network.
-    Network,
-}
-
-impl Split {
-    /// As the statements know it.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Key => "key",
-            Self::Route => "route",
-            Self::Network => "network",
-        }
-    }
-}
-
-/// Which usage is wanted.
-#[derive(Debug, Clone, Copy)]
-pub struct UsageFilter {
-    /// Of this key only.
-    pub key: Option<KeyId>,
-    /// From this period on.
-    pub from: Millis,
-    /// Up to here, exclusive.
-    pub to: Millis,
-    /// In which periods.
-    pub by: By,
-    /// Split how.
-    pub split: Split,
-}
-
-/// Requests of one period that ended alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Used {
-    /// When the period began.
-    pub at: Millis,
-    /// Which key, where split by it; `None` = no key.
-    pub key: Option<KeyId>,
-    /// Which route or network, where split by it; else empty.
-    pub name: String,
-    /// How they ended.
-    pub outcome: Outcome,
-    /// How many.
-    pub requests: i64,
-}
-
-#[derive(FromRow)]
-struct UsedRow {
-    at: i64,
-    key_id: Option<KeyId>,
-    name: String,
-    outcome: i16,
-    requests: i64,
-}
-
-fn outcome(number: i16) -> Result<Outcome> {
+pub(super) fn outcome(number: i16) -> Result<Outcome> {
     Outcome::from_number(number)
         .ok_or_else(|| StoreError::Damaged { what: "outcome", detail: number.to_string() })
 }
@@ -143,17 +84,20 @@ impl Store {
     ) -> Result<Vec<Logged>> {
         // Each in the order of an index: by `id` alone, PostgreSQL may walk everybody's.
         const OF_ACCOUNT: &str = "SELECT id, at, key_id, outcome, ip, method, route, status,
-                latency_us, request_id
+                latency_us, request_id,
+                (SELECT r.id FROM root_keys r WHERE r.id = request_log.key_id) AS root_id
             FROM request_log
             WHERE account_id = $1 AND id < $2 AND (outcome = $4 OR $4 IS NULL)
             ORDER BY account_id DESC, id DESC LIMIT $3";
         const REFUSED: &str = "SELECT id, at, key_id, outcome, ip, method, route, status,
-                latency_us, request_id
+                latency_us, request_id,
+                (SELECT r.id FROM root_keys r WHERE r.id = request_log.key_id) AS root_id
             FROM request_log
             WHERE account_id = $1 AND id < $2 AND outcome = $4 AND outcome <> 0
             ORDER BY account_id DESC, outcome DESC, id DESC LIMIT $3";
         const OF_KEY: &str = "SELECT id, at, key_id, outcome, ip, method, route, status,
-                latency_us, request_id
+                latency_us, request_id,
+                (SELECT r.id FROM root_keys r WHERE r.id = request_log.key_id) AS root_id
             FROM request_log
             WHERE account_id = $1 AND id < $2 AND (outcome = $4 OR $4 IS NULL) AND key_id = $5
             ORDER BY key_id DESC, id DESC LIMIT $3";
@@ -174,7 +118,8 @@ impl Store {
                 Ok(Logged {
                     id: row.id,
                     at: row.at,
-                    key: row.key_id,
+                    key: row.key_id.filter(|_| row.root_id.is_none()),
+                    root_key: row.root_id,
                     outcome: outcome(row.outcome)?,
                     ip: row.ip,
                     method: row.method,
@@ -185,78 +130,6 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    /// Usage of an account, oldest first; up to `limit` rows.
-    pub async fn usage(
-        &self,
-        account: AccountId,
-        filter: UsageFilter,
-        limit: i64,
-    ) -> Result<Vec<Used>> {
-        const HOURS: &str = "SELECT at, CASE WHEN $5 = 'key' THEN key_id END AS key_id,
-                CASE $5 WHEN 'route' THEN route WHEN 'network' THEN network ELSE '' END AS name,
-                outcome, CAST(SUM(requests) AS BIGINT) AS requests
-            FROM usage_hours WHERE account_id = $1 AND at >= $2 AND at < $3
-            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $4";
-        const DAYS: &str = "SELECT at, CASE WHEN $5 = 'key' THEN key_id END AS key_id,
-                CASE $5 WHEN 'route' THEN route WHEN 'network' THEN network ELSE '' END AS name,
-                outcome, CAST(SUM(requests) AS BIGINT) AS requests
-            FROM usage_days WHERE account_id = $1 AND at >= $2 AND at < $3
-            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $4";
-        const KEY_HOURS: &str = "SELECT at, CASE WHEN $5 = 'key' THEN key_id END AS key_id,
-                CASE $5 WHEN 'route' THEN route WHEN 'network' THEN network ELSE '' END AS name,
-                outcome, CAST(SUM(requests) AS BIGINT) AS requests
-            FROM usage_hours WHERE account_id = $1 AND key_id = $6 AND at >= $2 AND at < $3
-            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $4";
-        const KEY_DAYS: &str = "SELECT at, CASE WHEN $5 = 'key' THEN key_id END AS key_id,
-                CASE $5 WHEN 'route' THEN route WHEN 'network' THEN network ELSE '' END AS name,
-                outcome, CAST(SUM(requests) AS BIGINT) AS requests
-            FROM usage_days WHERE account_id = $1 AND key_id = $6 AND at >= $2 AND at < $3
-            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $4";
-        let UsageFilter { key, from, to, by, split } = filter;
-        let rows: Vec<UsedRow> = match key {
-            None => {
-                let sql = if by == By::Hour { HOURS } else { DAYS };
-                read!(self, c => sqlx::query_as(sql).bind(account).bind(from).bind(to)
-                    .bind(limit).bind(split.as_str()).fetch_all(c).await)
-            }
-            Some(key) => {
-                let sql = if by == By::Hour { KEY_HOURS } else { KEY_DAYS };
-                read!(self, c => sqlx::query_as(sql).bind(account).bind(from).bind(to)
-                    .bind(limit).bind(split.as_str()).bind(key).fetch_all(c).await)
-            }
-        }?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Used {
-                    at: row.at,
-                    key: row.key_id.filter(|key| *key != KeyId::FIRST),
-                    name: row.name,
-                    outcome: outcome(row.outcome)?,
-                    requests: row.requests,
-                })
-            })
-            .collect()
-    }
-
-    /// Credits that were charged through a key, by period; periods without any are left out. Those of a task
-    /// count when it has ended.
-    pub async fn credits_in(
-        &self,
-        account: AccountId,
-        key: KeyId,
-        filter: UsageFilter,
-    ) -> Result<HashMap<Millis, i64>> {
-        const SQL: &str = "SELECT hour, credits FROM usage_credits
-            WHERE key_id = $1 AND account_id = $2 AND hour >= $3 AND hour < $4";
-        let rows: Vec<(i64, i64)> = read!(self, c => sqlx::query_as(SQL)
-            .bind(key).bind(account).bind(filter.from).bind(filter.to).fetch_all(c).await)?;
-        let mut sums = HashMap::new();
-        for (hour, credits) in rows {
-            *sums.entry(filter.by.start_of(hour)).or_default() += credits;
-        }
-        Ok(sums)
     }
 
     /// The last accepted call with each of these keys; keys without one are left out. As of a moment ago:

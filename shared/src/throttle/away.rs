@@ -51,6 +51,11 @@ impl Judge {
         Self { patience, ..self }
     }
 
+    /// How long Redis gets to answer.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// The Redis there is, whether away or not: for the names of keys.
     pub fn redis(&self) -> Option<&RedisQueue> {
         self.redis.as_ref()

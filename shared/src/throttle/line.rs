@@ -156,6 +156,13 @@ impl Pacer {
 }
 
 impl Line {
+    /// How long until the first turn that nobody has yet, in milliseconds, as far as this process knows; 0 = nobody
+    /// waits.
+    pub fn ends_in(&self, now: Millis) -> Millis {
+        let tail = self.here().at(now).tail;
+        (tail as Millis - now).max(0)
+    }
+
     fn here(&self) -> MutexGuard<'_, Known> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }

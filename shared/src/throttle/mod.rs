@@ -14,11 +14,15 @@
 //! | `NS:pace:…` | string | GCRA state of a pace (see [`pace`]) |
 //! | `NS:line:…` | string | how far turns at a pace are promised (see [`line`]) |
 //! | `NS:share:…` | hash | each process's part of something (see [`share`]) |
+//! | `NS:in_flight…` | channel, lists | requests in flight (see [`in_flight`]) |
 //! | `NS:window:{OWNER}:MS:NAME` | list | uses in a sliding window (see [`windows`]) |
 
 mod away;
+mod gathered;
 mod gcra;
+pub mod in_flight;
 pub mod line;
+pub mod look;
 pub mod pace;
 pub mod requests;
 pub mod share;

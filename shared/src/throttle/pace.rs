@@ -153,10 +153,11 @@ impl Pacer {
             emission: budget.rate.interval_ms(),
             burst: budget.rate.interval_ms() * f64::from(budget.rate.at_once.get()),
         };
-        let asked = gcra::take(redis, &budget.name, rate, wanted, None, now);
-        match self.redis.in_time(now, asked).await {
-            Some(taken) => budget.block().fetched(taken, now),
-            None => self.take_here(budget),
+        let key = budget.name.to_string();
+        let asked = [gcra::Ask { key, rate, wanted, day: None, now }];
+        match self.redis.in_time(now, gcra::take(redis, &asked)).await.as_deref() {
+            Some([taken]) => budget.block().fetched(*taken, now),
+            _ => self.take_here(budget),
         }
     }
 

@@ -11,7 +11,8 @@ use governor::{Quota, RateLimiter};
 use hashbrown::HashMap;
 
 use super::away::Judge;
-use super::gcra::{self, Day, Rate, Taken};
+use super::gathered::Gathered;
+use super::gcra::{self, Ask, Day, Rate, Taken};
 use crate::domain::clock::Millis;
 use crate::domain::id::KeyId;
 use crate::queue::RedisQueue;
@@ -73,6 +74,7 @@ type LocalLimiter =
 /// Judges requests.
 pub struct Limiter {
     redis: Judge,
+    gathered: Gathered<Ask, Taken>,
     local: Mutex<HashMap<u32, Arc<LocalLimiter>>>,
     days: Mutex<HashMap<Bucket, (i64, u32)>>,
     clock: DefaultClock,
@@ -83,6 +85,9 @@ impl Limiter {
     pub fn new(redis: Option<RedisQueue>) -> Self {
         Self {
             redis: Judge::new(redis, "requests", REST),
+            gathered: Gathered::new(|redis, asked| {
+                Box::pin(async move { gcra::take_each(&redis, asked).await })
+            }),
             local: Mutex::default(),
             days: Mutex::default(),
             clock: DefaultClock::default(),
@@ -91,10 +96,12 @@ impl Limiter {
 
     /// Judges one request and counts it if it passes.
     pub async fn judge(&self, bucket: Bucket, allowance: Allowance, now: Millis) -> Judged {
-        if let Some(redis) = self.redis.at(now)
-            && let Some(judged) = self.redis.in_time(now, ask(redis, bucket, allowance, now)).await
-        {
-            return judged;
+        if let Some(redis) = self.redis.at(now) {
+            let asking = ask(redis.namespace(), bucket, allowance, now);
+            let asked = self.gathered.ask(redis, self.redis.patience(), asking);
+            if let Some(taken) = self.redis.in_time(now, asked).await {
+                return read(taken, now);
+            }
         }
         self.judge_here(bucket, allowance, now)
     }
@@ -154,27 +161,26 @@ fn until_midnight(now: Millis) -> i64 {
     DAY_MS - now.rem_euclid(DAY_MS)
 }
 
-async fn ask(
-    redis: &RedisQueue,
-    bucket: Bucket,
-    allowance: Allowance,
-    now: Millis,
-) -> Result<Judged, redis::RedisError> {
-    let base = format!("{}:limit:{}:{}", redis.namespace(), bucket.key, bucket.route);
+fn ask(namespace: &str, bucket: Bucket, allowance: Allowance, now: Millis) -> Ask {
+    let key = format!("{namespace}:limit:{}:{}", bucket.key, bucket.route);
     let rate = Rate {
         emission: PERIOD_MS as f64 / f64::from(allowance.per_minute.max(1)),
         burst: PERIOD_MS as f64,
     };
     let day = allowance.per_day.map(|limit| Day {
-        key: format!("{base}:{}", now.div_euclid(DAY_MS)),
+        key: format!("{key}:{}", now.div_euclid(DAY_MS)),
         limit,
         ttl: until_midnight(now) + 60_000,
     });
-    Ok(match gcra::take(redis, &base, rate, 1, day, now).await? {
+    Ask { key, rate, wanted: 1, day, now }
+}
+
+fn read(taken: Taken, now: Millis) -> Judged {
+    match taken {
         Taken::Cells { left, day_left, full_ms, .. } => {
             Judged::Pass { remaining: left, daily_remaining: day_left, reset_ms: full_ms }
         }
         Taken::Wait { retry_ms, full_ms } => Judged::TooMany { retry_ms, reset_ms: full_ms },
         Taken::DayUsedUp => Judged::DayUsedUp { retry_ms: until_midnight(now) },
-    })
+    }
 }

@@ -1,19 +1,18 @@
--- Sliding windows of one owner, judged together: all are counted, or none. The same arithmetic as
--- `sliding.rs`, where it is explained.
+-- Sliding windows. Several askings, one after another; the limits of each are judged together: all are
+-- counted, or none. The same arithmetic as `sliding.rs`, where it is explained.
 --
--- KEYS  for each limit its row, a list: what is gone, then its parts, oldest first. Each is 'LAST SUM':
+-- KEYS  for each limit of each asking its row, a list: what is gone, then its parts, oldest first. Each is 'LAST SUM':
 --       when the last use of the part was, in ms; uses of this and all parts before it. Of what is gone
 --       only the SUM counts. A key may be there twice.
--- ARGV  1  now, in ms; 0 = by this server's clock, as always but in tests
---       then for each key: limit, window in ms, cost (0 = only looks), most uses in a part
+-- ARGV  for each asking: now, in ms (0 = by this server's clock, as always but in tests); how many
+--       limits; for each of them: limit, window in ms, cost (0 = only looks), most uses in a part
 -- Returns for each key, one after another: exceeded (0 or 1), remaining, ms until the oldest part
 --       leaves, ms until the cost would pass
 
-local now = tonumber(ARGV[1])
-if now == 0 then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
+local time = redis.call('TIME')
+local here = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Of the asking that is judged.
+local now
 
 local function part(key, index)
   local value = redis.call('LINDEX', key, index)
@@ -80,47 +79,62 @@ local function count(key, cost, most)
   redis.call('RPUSH', key, text(sum + cost))
 end
 
-local limits, asked, lengths, refused, any = {}, {}, {}, {}, false
-for i, key in ipairs(KEYS) do
-  local at = 2 + (i - 1) * 4
-  local limit = {
-    most = tonumber(ARGV[at]), window = tonumber(ARGV[at + 1]),
-    cost = tonumber(ARGV[at + 2]), part = tonumber(ARGV[at + 3]),
-  }
-  limits[i] = limit
-  lengths[i] = tidy(key, limit.window)
-  -- With what the same call asks of the same row before.
-  limit.before = asked[key] or 0
-  asked[key] = limit.before + limit.cost
-  refused[i] = used(key) + asked[key] > limit.most
-  any = any or refused[i]
-end
+-- Judges one asking: its keys, and where the arguments of the first of them stand.
+local function judge(keys, first, told)
+  local limits, asked, lengths, refused, any = {}, {}, {}, {}, false
+  for i, key in ipairs(keys) do
+    local at = first + (i - 1) * 4
+    local limit = {
+      most = tonumber(ARGV[at]), window = tonumber(ARGV[at + 1]),
+      cost = tonumber(ARGV[at + 2]), part = tonumber(ARGV[at + 3]),
+    }
+    limits[i] = limit
+    lengths[i] = tidy(key, limit.window)
+    -- With what the same asking wants of the same row before.
+    limit.before = asked[key] or 0
+    asked[key] = limit.before + limit.cost
+    refused[i] = used(key) + asked[key] > limit.most
+    any = any or refused[i]
+  end
 
-if not any then
-  for i, key in ipairs(KEYS) do
-    local limit = limits[i]
-    if limit.cost > 0 then
-      count(key, limit.cost, limit.part)
-      redis.call('PEXPIRE', key, limit.window + 1000)
+  if not any then
+    for i, key in ipairs(keys) do
+      local limit = limits[i]
+      if limit.cost > 0 then
+        count(key, limit.cost, limit.part)
+        redis.call('PEXPIRE', key, limit.window + 1000)
+      end
     end
   end
+
+  for i, key in ipairs(keys) do
+    local limit = limits[i]
+    local exceeded, reset, retry = 0, 0, 0
+    local oldest = part(key, 1)
+    if oldest then reset = oldest + limit.window + 1 - now end
+    if refused[i] then
+      local _, all = part(key, -1)
+      local index = leaves(key, lengths[i], all + limit.before + limit.cost - limit.most)
+      exceeded, retry = 1, limit.window
+      if index then retry = part(key, index) + limit.window + 1 - now end
+    end
+    table.insert(told, exceeded)
+    table.insert(told, math.max(0, limit.most - used(key)))
+    table.insert(told, reset)
+    table.insert(told, retry)
+  end
 end
 
-local told = {}
-for i, key in ipairs(KEYS) do
-  local limit = limits[i]
-  local exceeded, reset, retry = 0, 0, 0
-  local oldest = part(key, 1)
-  if oldest then reset = oldest + limit.window + 1 - now end
-  if refused[i] then
-    local _, all = part(key, -1)
-    local index = leaves(key, lengths[i], all + limit.before + limit.cost - limit.most)
-    exceeded, retry = 1, limit.window
-    if index then retry = part(key, index) + limit.window + 1 - now end
+local told, key, at = {}, 1, 1
+while at <= #ARGV do
+  now = tonumber(ARGV[at])
+  if now == 0 then now = here end
+  local keys = {}
+  for _ = 1, tonumber(ARGV[at + 1]) do
+    table.insert(keys, KEYS[key])
+    key = key + 1
   end
-  table.insert(told, exceeded)
-  table.insert(told, math.max(0, limit.most - used(key)))
-  table.insert(told, reset)
-  table.insert(told, retry)
+  judge(keys, at + 2, told)
+  at = at + 2 + 4 * #keys
 end
 return told

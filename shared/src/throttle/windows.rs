@@ -2,8 +2,7 @@
 //! there is none or it is away ([`super::away`]). The arithmetic is [`super::sliding`]'s in both.
 //!
 //! Data: one row of parts for each owner, name and length of window. In Redis that is the list
-//! `NS:window:{OWNER}:MS:NAME`, OWNER in 32 hexadecimal digits: what one call touches has one hash tag.
-//! It expires when all its uses have left. Here at most [`ROWS`] rows are kept; those of which nobody
+//! `NS:window:{OWNER}:MS:NAME`, OWNER in 32 hexadecimal digits. It expires when all its uses have left. Here at most [`ROWS`] rows are kept; those of which nobody
 //! asked for longest are forgotten first.
 //!
 //! Invariants:
@@ -11,14 +10,16 @@
 //!   their other limits must not pay for it: else one tight limit would use up all others by refusals;
 //! - all processes that share a Redis let no more than the limit pass in any stretch of the window, by
 //!   Redis's own clock. While it is away, each lets as many pass alone;
-//! - one call costs one round trip, however many limits it names.
+//! - an asking costs at most one round trip, however many limits it names; those of a moment share one.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use redis::{ErrorKind, RedisError};
 
 use super::away::Judge;
+use super::gathered::Gathered;
 use super::requests::REST;
 use super::sliding::Row;
 pub use super::sliding::{Standing, Window};
@@ -29,12 +30,15 @@ use crate::queue::RedisQueue;
 const SCRIPT: &str = include_str!("windows.lua");
 /// Rows kept in this process; the largest have about 2 KB.
 const ROWS: usize = 32_768;
+/// Rows in one call, but for an asking that names more: Redis serves nobody else while a script runs.
+const AT_ONCE: usize = 128;
 /// Numbers that the script tells of each limit.
 const TOLD: usize = 4;
 
 /// Judges uses of named limits.
 pub struct Windows {
     redis: Judge,
+    gathered: Gathered<Ask, Vec<Standing>>,
     /// Redis goes by the caller's clock.
     by_caller: bool,
     here: Mutex<Rows>,
@@ -44,7 +48,9 @@ impl Windows {
     /// Judges through `redis` if given, in this process otherwise.
     pub fn new(redis: Option<RedisQueue>) -> Self {
         let redis = Judge::new(redis, "windows", REST);
-        Self { redis, by_caller: false, here: Mutex::default() }
+        let gathered =
+            Gathered::new(|redis, asked| Box::pin(async move { take(&redis, &asked).await }));
+        Self { redis, gathered, by_caller: false, here: Mutex::default() }
     }
 
     /// The same, but Redis gets this long to answer.
@@ -68,7 +74,8 @@ impl Windows {
         }
         if let Some(redis) = self.redis.at(now) {
             let time = if self.by_caller { now } else { 0 };
-            let asked = ask(redis, owner, limits, time);
+            let asking = Ask::new(redis.namespace(), owner, limits, time);
+            let asked = self.gathered.ask(redis, self.redis.patience(), asking);
             if let Some(told) = self.redis.in_time(now, asked).await {
                 return told;
             }
@@ -78,33 +85,71 @@ impl Windows {
     }
 }
 
-/// `time`: in milliseconds, 0 = Redis's own.
-async fn ask(
-    redis: &RedisQueue,
-    owner: u128,
-    limits: &[Window<'_>],
+/// What is asked of the rows of one owner.
+struct Ask {
+    /// In milliseconds, 0 = Redis's own.
     time: Millis,
-) -> Result<Vec<Standing>, redis::RedisError> {
+    limits: Vec<Named>,
+}
+
+/// A row's key, and what is asked of it.
+struct Named {
+    key: String,
+    limit: u32,
+    window_ms: u32,
+    cost: u32,
+    part: u32,
+}
+
+impl Ask {
+    fn new(namespace: &str, owner: u128, limits: &[Window<'_>], time: Millis) -> Self {
+        let named = |window: &Window<'_>| {
+            let Window { name, limit, window_ms, cost } = *window;
+            let key = format!("{namespace}:window:{{{owner:032x}}}:{window_ms}:{name}");
+            Named { key, limit, window_ms, cost, part: window.part() }
+        };
+        Self { time, limits: limits.iter().map(named).collect() }
+    }
+}
+
+/// Judges each asking by itself, one after another, in as few calls as may be.
+async fn take(redis: &RedisQueue, asked: &[Ask]) -> Result<Vec<Vec<Standing>>, RedisError> {
+    let mut standings = Vec::with_capacity(asked.len());
+    let mut rest = asked;
+    while !rest.is_empty() {
+        let mut rows = 0;
+        let fits = |ask: &&Ask| {
+            rows += ask.limits.len();
+            rows <= AT_ONCE
+        };
+        let (some, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        standings.extend(call(redis, some).await?);
+        rest = later;
+    }
+    Ok(standings)
+}
+
+async fn call(redis: &RedisQueue, asked: &[Ask]) -> Result<Vec<Vec<Standing>>, RedisError> {
     static COMPILED: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(SCRIPT));
-    let namespace = redis.namespace();
-    let mut call = COMPILED.prepare_invoke();
-    call.arg(time);
-    for limit in limits {
-        let Window { name, window_ms, .. } = limit;
-        call.key(format!("{namespace}:window:{{{owner:032x}}}:{window_ms}:{name}"));
-        call.arg(limit.limit).arg(window_ms).arg(limit.cost).arg(limit.part());
+    let mut script = COMPILED.prepare_invoke();
+    for ask in asked {
+        script.arg(ask.time).arg(ask.limits.len());
+        for Named { key, limit, window_ms, cost, part } in &ask.limits {
+            script.key(key).arg(limit).arg(window_ms).arg(cost).arg(part);
+        }
     }
-    let told: Vec<i64> = call.invoke_async(&mut redis.commands()).await?;
-    if told.len() != limits.len() * TOLD {
-        return Err((redis::ErrorKind::UnexpectedReturnType, "windows.lua told too little").into());
+    let told: Vec<i64> = script.invoke_async(&mut redis.commands()).await?;
+    if told.len() != asked.iter().map(|ask| ask.limits.len()).sum::<usize>() * TOLD {
+        return Err((ErrorKind::UnexpectedReturnType, "windows.lua told too little").into());
     }
-    let standings = told.chunks_exact(TOLD).zip(limits).map(|(told, limit)| Standing {
+    let mut told = told.chunks_exact(TOLD);
+    let standing = |(named, told): (&Named, &[i64])| Standing {
         exceeded: told[0] != 0,
-        remaining: u32::try_from(told[1]).unwrap_or(limit.limit),
+        remaining: u32::try_from(told[1]).unwrap_or(named.limit),
         reset_ms: told[2],
         retry_ms: told[3],
-    });
-    Ok(standings.collect())
+    };
+    Ok(asked.iter().map(|ask| ask.limits.iter().zip(&mut told).map(standing).collect()).collect())
 }
 
 /// What names a row.

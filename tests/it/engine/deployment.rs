@@ -69,6 +69,25 @@ async fn a_list_is_verified_by_asking(size: Size) {
     app.finish().await;
 }
 
+/// Without Redis the page shows what the process itself knows of its hosts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_hosts_are_shown_without_redis() {
+    let world = World::new().await;
+    let _mx = world.mail("shop.test", "127.0.0.1", Script::always("452 4.2.2 mailbox full")).await;
+    let setup = Setup::new(Size::Embedded).env("LISTMILL_PROVIDER", "smtp");
+    let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
+    let app = setup.env("LISTMILL_SMTP_PORT", world.port.to_string()).start().await;
+    let boss = app.operator(0).await.person(&app).await;
+    let before = boss.get("/operator/hosts").await.expect(200).words();
+    assert!(before.contains("No host was asked lately"), "{before}");
+    let customer = app.customer(10).await;
+    let task = customer.client.submit(&["kate@shop.test"]).await;
+    customer.client.wait_completed(&task.id).await;
+    let page = boss.get("/operator/hosts").await.expect(200).words();
+    assert!(page.contains("127.0.0.1 answers 0"), "{page}");
+    app.finish().await;
+}
+
 async fn a_host_is_asked_at_its_pace(size: Size) {
     let world = World::new().await;
     let mx = world.mail("shop.test", "127.0.0.1", Script::always("452 4.2.2 mailbox full")).await;

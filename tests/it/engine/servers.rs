@@ -90,7 +90,7 @@ async fn start() -> Servers {
         ]
         .map(|(who, what)| (who.to_owned(), what.to_owned()))
         .into(),
-        certificate: Some(signed.signing_key.serialize_pem() + &signed.cert.pem()),
+        certificate: Some(signed.signing_key.serialize_pem() + signed.cert.pem().as_str()),
     };
     let postfix = Postfix::start(&site).await;
     Servers { nsd: Nsd::start(&records()).await, port, postfix, _postgrey: postgrey }

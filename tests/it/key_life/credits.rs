@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use listmill_tests::client::try_send;
 use listmill_tests::poll::eventually;
-use listmill_tests::{Setup, Size, for_each_size, lists};
+use listmill_tests::{Setup, Size, for_each_size, lists, sql};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{make, patch, refusal};
@@ -114,5 +116,59 @@ async fn are_counted_by_key(size: Size) {
         assert_eq!(used(two.id.clone()).await, 0);
         tokio::time::sleep(Duration::from_secs(6)).await;
     }
+    app.finish().await;
+}
+
+/// A process that is killed in the middle loses none of a key's last credits, and grants none twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survive_a_killed_process() {
+    const LIMIT: i64 = 200;
+    let mut app = Setup::new(Size::Scaled { apis: 3, workers: 1 }).latency("50ms").start().await;
+    let owner = app.customer(1_000).await;
+    let key = make(&app, &owner.client, &json!({ "credit_limit": { "limit": LIMIT } })).await;
+    let asking: Vec<_> = (0..30)
+        .map(|caller| {
+            let client = app.client_of(caller % 3, &key.secret);
+            tokio::spawn(async move {
+                let mut granted = 0;
+                for n in 0.. {
+                    let body = json!({ "email": format!("person{caller}-{n}@example.com") });
+                    let request = client.request(Method::POST, "/v1/verifications").json(&body);
+                    match try_send(request).await.map(|reply| reply.status) {
+                        Ok(200) => granted += 1,
+                        Ok(403) => break,
+                        // It is being killed, or comes up.
+                        Ok(503) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                        Ok(status) => panic!("{status}"),
+                    }
+                }
+                granted
+            })
+        })
+        .collect();
+    for api in [1, 2] {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        app.apis[api].process.kill9();
+        app.apis[api].process.start_again();
+    }
+    let mut told = 0;
+    for one in asking {
+        told += one.await.expect("it ends");
+    }
+    // What a killed process had taken and not charged comes back after five minutes, which are over now. It is
+    // granted to whoever asks next.
+    let url = app.database_url();
+    sql::execute(&url, "UPDATE checks SET due_at = created_at WHERE held = 1").await;
+    let client = app.client_of(0, &key.secret);
+    eventually("every credit is spent", Duration::from_secs(180), || async {
+        let body = json!({ "email": "late@example.com" });
+        while client.post("/v1/verifications", &body).await.status == 200 {}
+        let shown = owner.client.get(&key.path("")).await.expect(200).json();
+        (shown["credits_used"] == LIMIT && shown["credit_limit"]["used"] == LIMIT).then_some(())
+    })
+    .await;
+    assert!(told <= LIMIT, "{told} were told of {LIMIT}");
+    let charged = owner.granted - owner.client.balance().await;
+    assert_eq!(charged as i64, LIMIT);
     app.finish().await;
 }

@@ -1,6 +1,10 @@
 //! The end of a key, with its receipt.
 
+use std::time::Duration;
+
+use listmill_tests::poll::eventually;
 use listmill_tests::{Setup, Size, for_each_size, lists};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::make;
@@ -109,7 +113,7 @@ async fn takes_uploads_along(size: Size) {
     for n in 0..20 {
         sender.send(line(n)).await.expect("it is read");
     }
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     owner.client.post_empty(&key.path("/disable?tasks=cancel")).await.expect(200);
     // What comes after it changes nothing.
     for n in 20..40 {
@@ -119,5 +123,89 @@ async fn takes_uploads_along(size: Size) {
     let reply = uploading.await.expect("it ends");
     assert!(matches!(reply.status, 400..=499), "{reply}");
     assert!(owner.client.tasks().await.is_empty());
+    app.finish().await;
+}
+
+/// The receipt says how many requests with the key are under way, on whichever server, and they run to their end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_what_is_in_flight_on_every_server() {
+    let setup = Setup::new(Size::Scaled { apis: 2, workers: 1 });
+    // Tasks that do not end while this lasts.
+    let app = setup.latency("300s").start().await;
+    let owner = app.customer(1_000).await;
+    let key = make(&app, &owner.client, &json!({})).await;
+    let receipt = |which: usize| {
+        let (client, path) = (app.client_of(which, &owner.key.secret), key.path("/receipt"));
+        async move { client.get(&path).await.expect(200).json()["in_flight"].clone() }
+    };
+    let upload = |which: usize| {
+        let client = app.client_of(which, &key.secret);
+        let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Vec<u8>>>(8);
+        let body = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let uploading =
+            tokio::spawn(async move { client.post_stream("/v1/tasks", "text/plain", body).await });
+        (sender, uploading)
+    };
+    assert_eq!(receipt(0).await, 0);
+    let uploads = [upload(0), upload(1), upload(1)];
+    for (sender, _) in &uploads {
+        sender.send(Ok(b"ada@example.com\n".to_vec())).await.expect("it is read");
+    }
+    for which in 0..2 {
+        eventually("all are seen", Duration::from_secs(30), || async {
+            (receipt(which).await == 3).then_some(())
+        })
+        .await;
+    }
+    // A stream of events is a request, too, for as long as it lasts.
+    let task = owner.client.submit(&lists::people(1)).await.id;
+    let client = app.client_of(0, &key.secret);
+    let watching = client.request(Method::GET, &format!("/v1/tasks/{task}/events")).send().await;
+    let watching = watching.expect("an answer");
+    assert_eq!(watching.status(), 200);
+    let ended = owner.client.post_empty(&key.path("/disable")).await.expect(200).json();
+    assert_eq!(ended["in_flight"], 4, "{ended}");
+    let shut = app.client(&key.secret).get("/v1/tasks").await;
+    assert_eq!(shut.status, 403, "{shut}");
+    drop(watching);
+    for (sender, uploading) in uploads {
+        drop(sender);
+        uploading.await.expect("it ends").expect(201);
+    }
+    eventually("all are over", Duration::from_secs(30), || async {
+        (receipt(1).await == 0).then_some(())
+    })
+    .await;
+    // The one that asks does not count.
+    let own = make(&app, &owner.client, &json!({})).await;
+    let last = app.client(&own.secret).delete(&own.path("")).await.expect(200).json();
+    assert_eq!(last["in_flight"], 0, "{last}");
+    app.finish().await;
+}
+
+/// A server that does not answer, or no Redis to ask through: the number is not known, and the key ends all the
+/// same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn does_not_wait_for_a_server_that_is_frozen() {
+    let mut app = Setup::new(Size::Scaled { apis: 2, workers: 1 }).start().await;
+    let owner = app.customer(1_000).await;
+    let client = app.client_of(0, &owner.key.secret);
+    let made = [make(&app, &client, &json!({})).await, make(&app, &client, &json!({})).await];
+    app.apis[1].process.stop();
+    let ended = client.post_empty(&made[0].path("/disable")).await.expect(200).json();
+    assert_eq!(ended["in_flight"], Value::Null, "{ended}");
+    app.apis[1].process.cont();
+    app.redis().stop();
+    let ended = client.delete(&made[1].path("")).await.expect(200).json();
+    assert_eq!(ended["in_flight"], Value::Null, "{ended}");
+    for key in &made {
+        assert!(matches!(app.client(&key.secret).get("/v1/tasks").await.status, 401 | 403));
+    }
+    app.redis().start_again().await;
+    eventually("they are counted again", Duration::from_secs(60), || async {
+        let receipt = client.get(&made[0].path("/receipt")).await.expect(200).json();
+        (receipt["in_flight"] == 0).then_some(())
+    })
+    .await;
     app.finish().await;
 }

@@ -3,10 +3,16 @@
 mod credits;
 mod end;
 mod fields;
+mod import;
+mod link;
 mod order;
 mod pepper;
+mod reminder;
 mod rotation;
+mod sandbox;
+mod schedule;
 mod scopes;
+mod traces;
 
 use listmill_tests::client::send;
 use listmill_tests::{Client, Deployment, Reply};
@@ -14,9 +20,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// A key as it was made.
-struct Made {
-    id: String,
-    secret: String,
+pub struct Made {
+    pub id: String,
+    pub secret: String,
     answer: Value,
 }
 
@@ -27,7 +33,7 @@ impl Made {
 }
 
 /// Makes a key with these fields.
-async fn make(app: &Deployment, client: &Client, fields: &Value) -> Made {
+pub async fn make(app: &Deployment, client: &Client, fields: &Value) -> Made {
     let mut body = json!({ "label": "made by a key" });
     for (name, value) in fields.as_object().expect("fields") {
         body[name] = value.clone();

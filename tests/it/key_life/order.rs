@@ -4,7 +4,8 @@
 //! Many clients ask with the keys meanwhile, on every API process, and remember when they asked, when they were
 //! answered, and what. An answer must be that of a state from between: not older than the last change that had
 //! ended before the question, nor than what an earlier question was already answered by; not newer than the
-//! last change that had begun before the answer.
+//! last change that had begun before the answer. 503 tells nothing of a key; a change that was answered so is
+//! tried again, and began with the first try.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,6 +25,7 @@ use super::{Made, make, patch};
 enum State {
     Passes,
     Disabled,
+    Suspended,
     NoScope,
     Elsewhere,
     TooEarly,
@@ -49,20 +51,28 @@ struct Seen {
     state: State,
 }
 
-fn state_of(reply: &Reply) -> State {
-    if reply.status == 200 {
-        return State::Passes;
+/// The reason that the shell gives.
+const REASON: &str = "Suspended on trial";
+
+/// `None`: the answer tells nothing.
+fn state_of(reply: &Reply) -> Option<State> {
+    match reply.status {
+        200 => return Some(State::Passes),
+        503 => return None,
+        _ => {}
     }
     let body = reply.json();
-    match (body["error"].as_str().unwrap_or_default(), body["reason"].as_str()) {
+    let state = match (body["error"].as_str().unwrap_or_default(), body["reason"].as_str()) {
         ("API key is suspended", Some("This API key has been suspended")) => State::Disabled,
+        ("API key is suspended", Some(REASON)) => State::Suspended,
         ("Insufficient permissions", _) => State::NoScope,
         ("Access denied", Some(_)) => State::Elsewhere,
         ("Invalid or inactive API key", Some("This API key is not valid yet")) => State::TooEarly,
         ("Invalid or inactive API key", Some("This API key has expired")) => State::Rotated,
         ("Invalid or inactive API key", None) => State::Deleted,
         _ => panic!("{reply}"),
-    }
+    };
+    Some(state)
 }
 
 /// A history is right, or what is wrong with it.
@@ -96,6 +106,24 @@ fn check(changes: &[Change], seen: &[Seen]) -> Result<(), String> {
     Ok(())
 }
 
+/// Tries again what was answered 503.
+async fn insist(call: impl AsyncFn() -> Reply) -> Reply {
+    loop {
+        let reply = call().await;
+        if reply.status != 503 {
+            return reply;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Tries again what the shell could not do.
+async fn insist_in_the_shell(app: &Deployment, args: &[&str]) {
+    while app.cli(args).await.code != Some(0) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Changes a key at random until it is gone or the time is up.
 async fn change(
     app: &Deployment,
@@ -109,52 +137,66 @@ async fn change(
     while Instant::now() < until {
         let owner = app.client_of(random.index(app.apis.len()), owner);
         let now = changes[changes.len() - 1].then;
-        let set = |body: Value| {
-            let (owner, path) = (owner.clone(), key.path(""));
-            async move { patch(&owner, &path, &body).await.expect(200) }
-        };
+        let (whole, disable, enable) = (key.path(""), key.path("/disable"), key.path("/enable"));
+        let set = async |body: Value| insist(async || patch(&owner, &whole, &body).await).await;
         let began = Instant::now();
         let then = match (now, random.below(100)) {
             (State::Disabled, _) => {
-                owner.post_empty(&key.path("/enable")).await.expect(200);
+                insist(async || owner.post_empty(&enable).await).await.expect(200);
+                State::Passes
+            }
+            (State::Suspended, _) => {
+                insist_in_the_shell(app, &["admin", "key", "unsuspend", &key.id]).await;
                 State::Passes
             }
             (State::NoScope, _) => {
-                set(json!({ "scopes": ["*"] })).await;
+                set(json!({ "scopes": ["*"] })).await.expect(200);
                 State::Passes
             }
             (State::Elsewhere, _) => {
-                set(json!({ "allow": null })).await;
+                set(json!({ "allow": null })).await.expect(200);
                 State::Passes
             }
             (State::TooEarly, _) => {
-                set(json!({ "not_before": null })).await;
+                set(json!({ "not_before": null })).await.expect(200);
                 State::Passes
             }
             (State::Deleted | State::Rotated, _) => break,
             (State::Passes, 0..2) => {
-                owner.delete(&key.path("")).await.expect(200);
+                // A try that was answered 503 may have done it.
+                let reply = insist(async || owner.delete(&whole).await).await;
+                assert!(matches!(reply.status, 200 | 404), "{reply}");
                 State::Deleted
             }
             (State::Passes, 2..4) => {
-                let reply = owner.post_empty(&key.path("/rotate")).await.expect(201);
-                super::made(app, &reply);
+                let rotate = key.path("/rotate");
+                let reply = insist(async || owner.post_empty(&rotate).await).await;
+                match reply.status {
+                    // Likewise.
+                    409 => {}
+                    _ => drop(super::made(app, &reply.expect(201))),
+                }
                 State::Rotated
             }
-            (State::Passes, 4..30) => {
-                set(json!({ "scopes": ["verify"] })).await;
+            (State::Passes, 4..12) => {
+                let suspend = ["admin", "key", "suspend", &key.id, "--reason", REASON];
+                insist_in_the_shell(app, &suspend).await;
+                State::Suspended
+            }
+            (State::Passes, 12..35) => {
+                set(json!({ "scopes": ["verify"] })).await.expect(200);
                 State::NoScope
             }
-            (State::Passes, 30..55) => {
-                set(json!({ "allow": ["203.0.113.0/24"] })).await;
+            (State::Passes, 35..58) => {
+                set(json!({ "allow": ["203.0.113.0/24"] })).await.expect(200);
                 State::Elsewhere
             }
-            (State::Passes, 55..75) => {
-                set(json!({ "not_before": "2100-01-01T00:00:00Z" })).await;
+            (State::Passes, 58..76) => {
+                set(json!({ "not_before": "2100-01-01T00:00:00Z" })).await.expect(200);
                 State::TooEarly
             }
             (State::Passes, _) => {
-                owner.post_empty(&key.path("/disable")).await.expect(200);
+                insist(async || owner.post_empty(&disable).await).await.expect(200);
                 State::Disabled
             }
         };
@@ -168,59 +210,128 @@ async fn ask(client: Client, stop: Arc<AtomicBool>) -> Vec<Seen> {
     while !stop.load(Ordering::Relaxed) {
         let asked = Instant::now();
         let reply = client.get("/v1/tasks?limit=1").await;
-        seen.push(Seen { asked, answered: Instant::now(), state: state_of(&reply) });
+        if let Some(state) = state_of(&reply) {
+            seen.push(Seen { asked, answered: Instant::now(), state });
+        }
     }
     seen
 }
 
-async fn run(size: Size, time: Duration) {
-    const KEYS: usize = 8;
-    const CLIENTS: usize = 8;
-    let app = Setup::new(size).weight(Weight::Middle).start().await;
+/// What happens meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    RedisAway,
+    PostgresRestarts,
+}
+
+const KEYS: usize = 8;
+const CLIENTS: usize = 8;
+
+async fn run(size: Size, trouble: Trouble) {
+    let mut setup = Setup::new(size).weight(Weight::Middle);
+    if trouble == Trouble::PostgresRestarts {
+        setup = setup.own_postgres();
+    }
+    let mut app = setup.start().await;
     let owner = app.customer(10).await;
     let (mut changed, mut asked) = (0, 0);
     let mut random = Random::printed();
-    let until = Instant::now() + time;
+    let until = Instant::now() + time();
     while Instant::now() < until {
-        let mut keys = Vec::new();
-        for _ in 0..KEYS {
-            let began = Instant::now();
-            let key = make(&app, &owner.client, &json!({})).await;
-            keys.push((key, Change { began, ended: Instant::now(), then: State::Passes }));
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let asking: Vec<Vec<_>> = keys
-            .iter()
-            .enumerate()
-            .map(|(n, (key, _))| {
-                let one = |client: usize| {
-                    let client = app.client_of((n + client) % app.apis.len(), &key.secret);
-                    tokio::spawn(ask(client, stop.clone()))
-                };
-                (0..CLIENTS).map(one).collect()
-            })
-            .collect();
         // Some rounds: a key that is gone stays gone.
-        let round = until.min(Instant::now() + Duration::from_secs(5));
-        let changing = keys.iter().map(|key| {
-            change(&app, &owner.key.secret, key, round, Random::seeded(random.number()))
-        });
-        let histories = join_all(changing.collect::<Vec<_>>()).await;
-        stop.store(true, Ordering::Relaxed);
-        for (changes, asking) in histories.iter().zip(asking) {
-            let mut seen = Vec::new();
-            for one in asking {
-                seen.extend(one.await.expect("it ends"));
-            }
-            changed += changes.len();
-            asked += seen.len();
-            check(changes, &seen).unwrap_or_else(|wrong| panic!("{wrong}\n{changes:#?}"));
-        }
+        let round = round(&mut app, &owner.key.secret, trouble, &mut random).await;
+        changed += round.0;
+        asked += round.1;
     }
-    println!("{changed} changes, {asked} answers");
+    println!("{changed} changes, {asked} answers, {trouble:?}");
     // Otherwise nothing was tested.
     assert!(changed > 100 && asked > 1_000, "{changed} changes, {asked} answers");
     app.finish().await;
+}
+
+/// How many changes and answers there were; each history is checked.
+async fn round(
+    app: &mut Deployment,
+    owner: &str,
+    trouble: Trouble,
+    random: &mut Random,
+) -> (usize, usize) {
+    const LASTS: Duration = Duration::from_secs(6);
+    let mut keys = Vec::new();
+    for _ in 0..KEYS {
+        let began = Instant::now();
+        let key = make(app, &app.client(owner), &json!({})).await;
+        keys.push((key, Change { began, ended: Instant::now(), then: State::Passes }));
+    }
+    if trouble == Trouble::RedisAway {
+        app.redis().stop();
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking: Vec<Vec<_>> = keys
+        .iter()
+        .enumerate()
+        .map(|(n, (key, _))| {
+            let one = |client: usize| {
+                let client = app.client_of((n + client) % app.apis.len(), &key.secret);
+                tokio::spawn(ask(client, stop.clone()))
+            };
+            (0..CLIENTS).map(one).collect()
+        })
+        .collect();
+    let until = Instant::now() + LASTS;
+    let histories = if trouble == Trouble::PostgresRestarts {
+        restart_meanwhile(app, owner, &keys, until, random).await
+    } else {
+        change_all(app, owner, &keys, until, random).await
+    };
+    stop.store(true, Ordering::Relaxed);
+    if trouble == Trouble::RedisAway {
+        app.redis().start_again().await;
+    }
+    let (mut changed, mut asked) = (0, 0);
+    for (changes, asking) in histories.iter().zip(asking) {
+        let mut seen = Vec::new();
+        for one in asking {
+            seen.extend(one.await.expect("it ends"));
+        }
+        changed += changes.len();
+        asked += seen.len();
+        check(changes, &seen).unwrap_or_else(|wrong| panic!("{wrong}\n{changes:#?}"));
+    }
+    (changed, asked)
+}
+
+async fn change_all(
+    app: &Deployment,
+    owner: &str,
+    keys: &[(Made, Change)],
+    until: Instant,
+    random: &mut Random,
+) -> Vec<Vec<Change>> {
+    let changing =
+        keys.iter().map(|key| change(app, owner, key, until, Random::seeded(random.number())));
+    join_all(changing.collect::<Vec<_>>()).await
+}
+
+/// Changes before PostgreSQL goes, while it is away, and after it is back, in one history.
+async fn restart_meanwhile(
+    app: &mut Deployment,
+    owner: &str,
+    keys: &[(Made, Change)],
+    until: Instant,
+    random: &mut Random,
+) -> Vec<Vec<Change>> {
+    let mut server = app.lend_postgres();
+    let restarting = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.stop_immediate().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        server.start_again().await;
+    };
+    let (histories, ()) = tokio::join!(change_all(app, owner, keys, until, random), restarting);
+    app.give_back(server);
+    histories
 }
 
 fn time() -> Duration {
@@ -230,12 +341,22 @@ fn time() -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_by_a_state_that_no_order_allows_on_three_processes() {
-    run(Size::Scaled { apis: 3, workers: 1 }, time()).await;
+    run(Size::Scaled { apis: 3, workers: 1 }, Trouble::None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_by_a_state_that_no_order_allows_embedded() {
-    run(Size::Embedded, time()).await;
+    run(Size::Embedded, Trouble::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_while_redis_is_away() {
+    run(Size::Scaled { apis: 3, workers: 1 }, Trouble::RedisAway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_while_postgresql_restarts() {
+    run(Size::Scaled { apis: 3, workers: 1 }, Trouble::PostgresRestarts).await;
 }
 
 /// The checker itself finds what is wrong.

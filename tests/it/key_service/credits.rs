@@ -128,7 +128,7 @@ async fn survive_a_kill(size: Size) {
     let service = Service::start(&app).await;
     let key = service.make(&app, &json!({ "credits": { "remaining": LEFT } })).await;
     let url = format!("{}/v2/keys.verifyKey", app.apis[0].base());
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let http = listmill_tests::client::http().build().expect("a client");
     let asking: Vec<_> = (0..16)
         .map(|_| {
             let (http, url) = (http.clone(), url.clone());

@@ -1,11 +1,14 @@
 //! The key service under `/v2`: keys that are verified for other programs.
 
+mod callers;
 mod codes;
 mod credits;
 mod errors;
 mod fields;
+mod leaks;
 mod life;
 mod limits;
+mod log;
 mod roots;
 mod sdk;
 
@@ -21,6 +24,7 @@ struct Service {
     api: String,
     root: Client,
     root_key: String,
+    root_id: String,
 }
 
 /// A key of an api.
@@ -43,7 +47,7 @@ async fn root_key(app: &Deployment, account: &str, permissions: &[&str]) -> (Str
 impl Service {
     async fn start(app: &Deployment) -> Self {
         let account = app.create_account(0).await;
-        let (_, root_key) = root_key(app, &account, &[]).await;
+        let (root_id, root_key) = root_key(app, &account, &[]).await;
         let root = app.client(&root_key);
         let data = call(&root, "apis.createApi", &json!({ "name": "payments" })).await;
         assert_fields(&data, &["apiId"]);
@@ -51,7 +55,7 @@ impl Service {
         assert!(
             api.starts_with("api_") && api.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
         );
-        Self { account, api, root, root_key }
+        Self { account, api, root, root_key, root_id }
     }
 
     async fn call(&self, method: &str, body: &Value) -> Value {
@@ -159,6 +163,13 @@ fn expect_error(reply: &Reply, status: u16) -> Value {
 fn expect_fault(reply: &Reply, location: &str) {
     let error = expect_error(reply, 400);
     assert_eq!(error["errors"][0]["location"], location, "{reply}");
+}
+
+/// Calls under a name, from an address that a proxy tells.
+async fn named(client: &Client, method: &str, name: &str, body: &Value) -> Reply {
+    let request = client.request(Method::POST, &format!("/v2/{method}")).json(body);
+    let request = request.header("x-request-id", name);
+    send(request.header("x-forwarded-for", "198.51.100.1, 203.0.113.9")).await
 }
 
 async fn raw(client: &Client, method: Method, path: &str, kind: &str, body: &str) -> Reply {

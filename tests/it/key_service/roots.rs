@@ -74,7 +74,15 @@ async fn end_at_once(size: Size) {
         listed.as_array().unwrap().iter().find(|key| key["root_key_id"] == id.as_str()).unwrap();
     assert_fields(
         mine,
-        &["root_key_id", "account_id", "name", "start", "permissions", "created_at"],
+        &[
+            "root_key_id",
+            "account_id",
+            "name",
+            "start",
+            "permissions",
+            "created_at",
+            "last_used_at",
+        ],
     );
     assert_eq!(mine["start"], secret[..9], "{mine}");
     app.cli(&["admin", "root-key", "delete", &id]).await.expect_success();

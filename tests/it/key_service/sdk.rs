@@ -11,22 +11,6 @@ use listmill_tests::{Deployment, Setup, Size, scratch};
 use super::root_key;
 
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How package managers say that they reach nobody.
-const UNREACHABLE: &[&str] = &[
-    "ENOTFOUND",
-    "EAI_AGAIN",
-    "ECONNREFUSED",
-    "ECONNRESET",
-    "ETIMEDOUT",
-    "ENETUNREACH",
-    "EHOSTUNREACH",
-    "NewConnectionError",
-    "ConnectTimeoutError",
-    "Name or service not known",
-    "Temporary failure in name resolution",
-    "Network is unreachable",
-    "ReadTimeoutError",
-];
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk").join(name)
@@ -48,8 +32,7 @@ fn installed(outcome: &Outcome) -> bool {
     if outcome.code == Some(0) {
         return true;
     }
-    let text = outcome.text();
-    assert!(UNREACHABLE.iter().any(|word| text.contains(word)), "{outcome:#?}");
+    assert!(outcome.says_unreachable(), "{outcome:#?}");
     println!("SKIPPED: the package registry cannot be reached: {}", outcome.line);
     false
 }

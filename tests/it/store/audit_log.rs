@@ -59,8 +59,12 @@ impl World {
 
     async fn block(&self, cidr: &str, blocked: bool) -> bool {
         let (by, now) = (Origin::operator(), self.app.now());
-        let changed = self.app.store.change_ip_block(cidr, blocked, Some("abuse"), &by, now);
-        changed.await.expect("block")
+        let (store, reason) = (&self.app.store, Some("abuse"));
+        let changed = match blocked {
+            true => store.block_ip(cidr, reason, None, &by, now).await,
+            false => store.unblock_ip(cidr, reason, &by, now).await,
+        };
+        changed.expect("block")
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::batch::{After, BatchRef, Lease};
 use listmill_shared::domain::id::TaskId;
-use listmill_shared::domain::verdict::Reason;
+use listmill_shared::domain::result_filter::ResultFilter;
+use listmill_shared::domain::verdict::{Flags, Reason};
 use listmill_shared::store::control::Changed;
 use listmill_shared::store::results::Found;
 use listmill_tests::sql;
@@ -113,15 +115,17 @@ async fn pages_and_filters_meet_the_same_results(world: World) {
             Some(vec![Reason::MailboxNotFound]),
             Some(vec![Reason::Timeout, Reason::Accepted]),
         ] {
+            let filter = filter.map(ResultFilter::of_reasons);
             let wanted: Vec<i64> = stored
                 .iter()
                 .copied()
-                .filter(|seq| filter.as_ref().is_none_or(|f| f.contains(&reason(*seq))))
+                .filter(|seq| {
+                    filter.as_ref().is_none_or(|f| f.fits(reason(*seq), Flags::default()))
+                })
                 .collect();
             let (mut got, mut after) = (Vec::new(), -1);
             loop {
-                let page =
-                    store.results(task, after, limit, filter.as_deref()).await.expect("page");
+                let page = store.results(task, after, limit, filter.as_ref()).await.expect("page");
                 let Some(last) = page.last() else { break };
                 assert!(page.len() as i64 <= limit);
                 after = last.seq;
@@ -129,7 +133,7 @@ async fn pages_and_filters_meet_the_same_results(world: World) {
             }
             assert_eq!(got, wanted, "{limit} a page, {filter:?}");
             let between =
-                store.results_between(task, 33, 171, filter.as_deref()).await.expect("part");
+                store.results_between(task, 33, 171, filter.as_ref()).await.expect("part");
             let part: Vec<i64> = wanted.into_iter().filter(|seq| (33..171).contains(seq)).collect();
             assert_eq!(seqs(&between), part, "{filter:?}");
         }
@@ -200,7 +204,7 @@ async fn the_audit_finds_what_is_wrong(world: World) {
     let found = faults().await;
     assert!(found.iter().any(|fault| fault.contains("results are missing")), "{found:?}");
     restore().await;
-    let columns = "task_id, first_seq, step + 1000000, no, deliverable, undeliverable, risky, unknown, charged, refunded, reasons, payload";
+    let columns = "task_id, first_seq, step + 1000000, no, deliverable, undeliverable, risky, unknown, charged, refunded, reasons, payload, flags";
     change(&format!("INSERT INTO result_blocks SELECT {columns} FROM result_blocks WHERE {one}"))
         .await;
     let found = faults().await;
@@ -251,8 +255,9 @@ async fn an_erased_task_leaves_no_block(world: World) {
         batches.push(in_pieces(&world, world.lease(task, no).await, |_| Reason::Accepted).await);
     }
     let (now, store) = (world.app.now(), &world.app.store);
+    let by = Origin::operator();
     let (erased, merged) =
-        tokio::join!(store.erase_task(task, world.account, now), store.merge_blocks(&batches));
+        tokio::join!(store.erase_task(task, world.account, &by, now), store.merge_blocks(&batches));
     erased.expect("erase");
     merged.expect("merge");
     world.app.empty(task, Duration::MAX).await;
@@ -274,7 +279,8 @@ async fn an_erasure_goes_on_where_it_stopped(world: World) {
     let layout = store.layout(task).await.expect("layout");
     let addresses = store.addresses_at(task, &layout, &asked).await.expect("addresses");
     assert_eq!(addresses.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), asked);
-    let erased = store.erase_task(task, world.account, now).await.expect("erase");
+    let erased =
+        store.erase_task(task, world.account, &Origin::operator(), now).await.expect("erase");
     assert_eq!(erased, Changed::Done);
     for _ in 0..2 {
         assert!(world.app.task(task, world.account).await.is_err(), "nobody sees it");
@@ -292,7 +298,10 @@ async fn an_erasure_goes_on_where_it_stopped(world: World) {
     for table in ["batches", "task_rows"] {
         assert_eq!(stored(&world, table, task).await, 0, "{table}");
     }
-    assert_eq!(store.erase_task(task, world.account, now).await.expect("gone"), Changed::Missing);
+    assert_eq!(
+        store.erase_task(task, world.account, &Origin::operator(), now).await.expect("gone"),
+        Changed::Missing
+    );
     assert_eq!(all(&world, beside).await.len(), BATCH);
     assert!(store.audit_task(beside).await.expect("audit").is_empty());
     world.check_books().await;

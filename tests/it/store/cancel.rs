@@ -102,11 +102,22 @@ async fn never_waits_in_a_circle_with_leases(world: World) {
         let turns = async {
             for _ in 0..10 {
                 let store = &world.app.store;
-                store.pause_task(task, world.account).await.expect("pause");
-                store.resume_task(task, world.account, START).await.expect("resume");
+                store
+                    .pause_task(task, world.account, &Origin::operator(), START)
+                    .await
+                    .expect("pause");
+                store
+                    .resume_task(task, world.account, &Origin::operator(), START)
+                    .await
+                    .expect("resume");
                 store.dispatch(room(40), START + TTL, START).await.expect("dispatch");
             }
-            world.app.store.cancel_task(task, world.account, START).await.expect("cancel");
+            world
+                .app
+                .store
+                .cancel_task(task, world.account, &Origin::operator(), START)
+                .await
+                .expect("cancel");
         };
         futures::join!(leases, turns);
         world.check_books().await;

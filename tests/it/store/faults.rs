@@ -23,6 +23,7 @@ use listmill_shared::store::faults::{Fault, Faults};
 use listmill_shared::store::{Class, Store, StoreError};
 use listmill_tests::eventually;
 use listmill_tests::random::Random;
+use listmill_worker::Home;
 use sqlx::error::{DatabaseError, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
@@ -194,7 +195,8 @@ async fn run(world: &World, case: Case) -> usize {
     let queue = Queue::Memory(MemoryQueue::default());
     let app = App::new(store, queue, clock, ids, settings);
     let drain = CancellationToken::new();
-    let worker = tokio::spawn(Box::pin(listmill_worker::run(app.clone(), provider, drain.clone())));
+    let work = listmill_worker::run(app.clone(), provider, drain.clone(), Home::Shared);
+    let worker = tokio::spawn(Box::pin(work));
     let what = format!("the task completes after {case:?}");
     eventually(&what, Duration::from_secs(30), || async {
         (world.task(task).await.status == TaskStatus::Completed).then_some(())

@@ -1,11 +1,15 @@
 //! Leasing: one holder at a time, never more credits than there are.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use listmill_shared::domain::batch::{After, BatchRef, Held, Lease, Settled};
 use listmill_shared::domain::task::{PauseReason, TaskStatus};
 use listmill_shared::domain::verdict::Reason;
+use listmill_shared::store::Store;
 use listmill_shared::store::batches::{Claim, Leasing};
 use listmill_shared::store::credits::EntryFilter;
+use sqlx::{Connection as _, PgConnection};
 
 use super::on_both_engines;
 use super::world::{World, findings, step};
@@ -19,6 +23,7 @@ on_both_engines!(
     never_below_zero_with_many_at_once,
     pauses_on_empty_and_goes_on_after_a_grant,
     a_paused_task_gives_no_lease,
+    a_pause_in_the_middle_gives_no_lease,
     renewing_tells_what_is_lost,
     each_entry_says_the_balance_after_it,
 );
@@ -213,4 +218,37 @@ async fn renewing_tells_what_is_lost(world: World) {
     world.app.clock.advance(45_000);
     let back = world.app.store.reclaim_leases(10, world.app.now()).await.expect("reclaim");
     assert!(back.is_empty(), "{back:?}");
+}
+
+/// A pause that has not committed yet when a worker looks at the task, and has when it takes the batch.
+async fn a_pause_in_the_middle_gives_no_lease(world: World) {
+    // SQLite has one writer: nothing comes in the middle.
+    if !matches!(world.app.store, Store::Pg(_)) {
+        return;
+    }
+    world.grant(100).await;
+    let task = world.people(20).await;
+    let mut owner = PgConnection::connect(&world.url).await.expect("PostgreSQL");
+    for no in 0..2 {
+        let mut pause = owner.begin().await.expect("a transaction");
+        for sql in [
+            "UPDATE tasks SET status = 'paused', pause_reason = 'requested' WHERE id = $1",
+            "UPDATE batches SET state = 0 WHERE task_id = $1 AND state IN (0, 1)",
+        ] {
+            sqlx::query(sql).bind(task.0).execute(&mut *pause).await.expect(sql);
+        }
+        let (leasing, committed) = tokio::join!(world.try_lease(task, no), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            pause.commit().await
+        });
+        committed.expect("the pause");
+        assert!(matches!(leasing, Leasing::Nothing), "batch {no}: {leasing:?}");
+        let still = world.task(task).await;
+        let of_the_first = i64::from(no) * 10;
+        assert_eq!((still.status, still.held), (TaskStatus::Paused, of_the_first));
+        world.app.resume(task, world.account).await.expect("resume");
+        // Queued the first time, running the second.
+        world.lease(task, no).await;
+    }
+    world.check_books().await;
 }

@@ -1,23 +1,33 @@
 //! The conformance suite of the store: the same tests on PostgreSQL and SQLite, driving the
 //! use-cases by hand, with time and randomness of their own.
 
+mod abuse;
 mod audit_log;
 mod blocks;
 mod cancel;
 mod convert;
+mod credit_page;
 mod deferrals;
 mod faults;
+mod flags;
+mod identities;
 mod lease;
 mod limit_factor;
+mod live;
 mod once;
+mod operators;
+mod people;
 mod plans;
 mod property;
 mod receive;
 mod request_log;
+mod sandbox;
 mod settle;
+mod source;
 mod spend;
 mod statements;
 mod sweep;
+mod timeline;
 mod world;
 
 /// Turns `async fn name(world: World)` into two tests, `name::postgres` and `name::sqlite`.

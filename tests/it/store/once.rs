@@ -94,7 +94,9 @@ async fn submit(world: &World) -> Accepted {
     let submission = Submission {
         account: world.account,
         key: None,
+        by: None,
         key_limited: false,
+        sandbox: false,
         format: Format::Text,
         gzip: false,
         name: None,

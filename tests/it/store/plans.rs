@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::batch::{After, BatchRef};
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::batches::{Claim, Leasing};
@@ -76,11 +77,11 @@ async fn what_is_read_of_a_new_task_does_not_grow_with_it() {
         ("erase.rs BLOCKS", format!("'{task}', 8")),
         ("erase.rs ROWS", format!("'{task}', 8")),
         ("blocks.rs TAKE", format!("'{task}', 1500")),
-        ("results.rs START", format!("'{task}', 15000")),
+        ("result_walk.rs START", format!("'{task}', 15000")),
         ("results.rs OPEN", format!("'{task}'")),
-        ("results.rs BATCHES_PG", format!("'{task}', '{{3,700,1500}}'")),
-        ("results.rs BLOCKS_PG", format!("'{task}', '{{30,7000,15000}}', 1")),
-        ("results.rs NEXT", format!("'{task}', 5000, 9000, 1, 8")),
+        ("result_walk.rs BATCHES_PG", format!("'{task}', '{{3,700,1500}}'")),
+        ("result_walk.rs BLOCKS_PG", format!("'{task}', '{{30,7000,15000}}', 1, 0")),
+        ("result_walk.rs NEXT", format!("'{task}', 5000, 9000, 1, 8, 0")),
     ] {
         let (_, sql) = all.iter().find(|(one, _)| one == name).expect(name);
         let read = rows_read_by(&mut link, sql, &values).await;
@@ -106,7 +107,7 @@ async fn a_table_that_was_emptied_is_not_read_over_and_over() {
     let now = world.app.now();
     let old = world.people(BATCH * BATCHES).await;
     world.app.cancel(old, world.account).await.expect("cancel");
-    world.app.store.erase_task(old, world.account, now).await.expect("erase");
+    world.app.store.erase_task(old, world.account, &Origin::operator(), now).await.expect("erase");
     world.app.empty(old, Duration::MAX).await;
     let emptied = "VACUUM (TRUNCATE false) batches";
     sqlx::raw_sql(emptied).execute(&mut link).await.expect(emptied);

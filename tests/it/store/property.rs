@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use listmill_shared::domain::batch::{After, Deferral, Finding, Lease, Settled};
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::payload::decode_batch;
-use listmill_shared::domain::task::TaskStatus;
+use listmill_shared::domain::task::{PauseReason, TaskStatus};
 use listmill_shared::domain::verdict::{Credit, Reason};
 use listmill_shared::store::batches::Leasing;
+use listmill_shared::store::credits::EntryFilter;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -19,6 +20,8 @@ use super::world::{TTL, World, findings, room, step};
 enum Event {
     Grant(i64),
     Submit(usize),
+    /// As a test key does.
+    SubmitSandbox(usize),
     Lease(usize),
     /// Of lease, so many findings, unknown every n-th, releasing.
     Settle(usize, usize, usize, bool),
@@ -36,6 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => (1..40_i64).prop_map(Event::Grant),
         1 => (1..45_usize).prop_map(Event::Submit),
+        1 => (1..45_usize).prop_map(Event::SubmitSandbox),
         6 => any::<usize>().prop_map(Event::Lease),
         6 => (any::<usize>(), 0..12_usize, 1..5_usize, any::<bool>())
             .prop_map(|(l, n, u, r)| Event::Settle(l, n, u, r)),
@@ -74,6 +78,7 @@ impl Model {
         match *event {
             Event::Grant(n) => self.world.grant(n).await,
             Event::Submit(n) => self.tasks.push(self.world.people(n).await),
+            Event::SubmitSandbox(n) => self.tasks.push(self.world.sandbox_people(n).await),
             Event::Lease(n) => {
                 let Some(task) = self.pick(n) else { return };
                 let batches = self.world.task(task).await.batches.max(1) as usize;
@@ -155,6 +160,7 @@ impl Model {
                 store.resume_funded(account, 100, now).await.expect("resume");
                 store.wake("here", now, 100, now + TTL, now).await.expect("wake");
                 store.dispatch(room(3), now + TTL, now).await.expect("dispatch");
+                store.dispatch_sandbox(room(3), now + TTL, now).await.expect("dispatch");
             }
         }
     }
@@ -235,6 +241,15 @@ impl Model {
             assert!(now.tally.processed() + aside <= now.submitted.unique, "{aside}, {now:?}");
             if now.status == TaskStatus::Completed {
                 assert_eq!(now.tally.processed(), now.submitted.unique, "{now:?}");
+            }
+            if now.sandbox {
+                let used = (now.held, now.released, now.tally.resolved(), aside);
+                assert_eq!(used, (0, 0, 0, 0), "{now:?}");
+                assert_ne!(now.pause_reason, Some(PauseReason::InsufficientCredits), "{now:?}");
+                assert!(results.iter().all(|found| found.credit == Credit::Free), "{results:?}");
+                let filter = EntryFilter { task: Some(*task), kind: None };
+                let entries = self.world.app.store.entries(self.world.account, filter, None, 10);
+                assert!(entries.await.expect("entries").is_empty(), "{now:?}");
             }
             if now.status.has_ended() {
                 assert_eq!(now.held, 0, "{now:?}");

@@ -4,7 +4,8 @@ use listmill_shared::app::submit::SubmitError;
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::payload::BatchEncoder;
 use listmill_shared::domain::task::{Submitted, TaskStatus};
-use listmill_shared::store::tasks::{Accept, NewBatch, NewTask};
+use listmill_shared::store::receive::{Accept, NewBatch, NewTask};
+use listmill_shared::store::tasks::{Start, TaskFilter};
 use listmill_tests::sql;
 
 use super::on_both_engines;
@@ -39,7 +40,12 @@ async fn refuses_a_list_larger_than_the_balance(world: World) {
         "{refused:?}"
     );
     assert_eq!(world.balance().await, 2);
-    let tasks = world.app.store.tasks(world.account, None, None, None, 10).await.expect("tasks");
+    let tasks = world
+        .app
+        .store
+        .tasks(world.account, TaskFilter::default(), Start::Newest, 10)
+        .await
+        .expect("tasks");
     assert!(tasks.is_empty(), "nothing of it is left: {tasks:?}");
     let left = world.app.store.abandoned_ingests(i64::MAX, 10).await.expect("ingests");
     assert!(left.is_empty(), "{left:?}");
@@ -50,7 +56,13 @@ async fn refuses_a_list_larger_than_the_balance(world: World) {
 
 async fn an_abandoned_submission_is_removed(world: World) {
     let id = TaskId::new(&world.app.ids, START);
-    let new = NewTask { id, account: world.account, created_by_key: None };
+    let new = NewTask {
+        id,
+        account: world.account,
+        created_by_key: None,
+        created_by_person: None,
+        sandbox: false,
+    };
     world.app.store.open_task(&new, START).await.expect("open");
     assert!(world.app.task(id, world.account).await.is_err(), "nobody sees it");
     assert!(world.app.store.abandoned_ingests(START, 10).await.expect("none").is_empty());
@@ -67,7 +79,13 @@ async fn an_abandoned_submission_is_removed(world: World) {
 
 async fn what_a_crash_undoes_of_a_submission_is_missed(world: World) {
     let (store, id) = (&world.app.store, TaskId::new(&world.app.ids, START));
-    let new = NewTask { id, account: world.account, created_by_key: None };
+    let new = NewTask {
+        id,
+        account: world.account,
+        created_by_key: None,
+        created_by_person: None,
+        sandbox: false,
+    };
     store.open_task(&new, START).await.expect("open");
     let batch = |no: i32| {
         let mut encoder = BatchEncoder::new().expect("encoder");

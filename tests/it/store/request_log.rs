@@ -8,7 +8,7 @@ use listmill_shared::app::request_log::RequestLog;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::domain::request::{By, DAY_MS, Decision, HOUR_MS, LastUse, Outcome};
 use listmill_shared::store::request_log::{Batch, id_at};
-use listmill_shared::store::usage::{Logged, RequestFilter, Split, UsageFilter, Used};
+use listmill_shared::store::usage::{Logged, Of, RequestFilter, Split, UsageFilter, Used};
 use listmill_tests::{eventually, sql};
 
 use super::on_both_engines;
@@ -53,11 +53,11 @@ async fn log(world: &World, decisions: impl IntoIterator<Item = Decision>) {
 }
 
 fn all(by: By, split: Split) -> UsageFilter {
-    UsageFilter { key: None, from: START - 10 * DAY_MS, to: START + 10 * DAY_MS, by, split }
+    UsageFilter { of: Of::Account, from: START - 10 * DAY_MS, to: START + 10 * DAY_MS, by, split }
 }
 
 async fn used(world: &World, by: By, split: Split) -> Vec<Used> {
-    world.app.store.usage(world.account, all(by, split), 10_000).await.expect("usage")
+    world.app.store.usage(world.account, &all(by, split), 10_000).await.expect("usage")
 }
 
 async fn rows(world: &World) -> Vec<Logged> {

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{ApiId, KeyId};
 use listmill_shared::domain::key::{CreditLimit, Interval, Key, Refill};
-use listmill_shared::store::keys::Hashed;
+use listmill_shared::store::key_edits::Hashed;
 use listmill_shared::store::spend::{Spender, Taken, Taking};
 
 use super::world::{START, World};

@@ -5,33 +5,42 @@ use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqlSafeStr, SqliteConnection};
 
+use super::source::{Macros, constants, without_comments};
 use super::world::World;
 use listmill_shared::store::Store;
 
-/// `const NAME: &str = "…"` of the store's sources; open-ended fragments are closed.
+/// The statements of the store's sources, by file and name; open-ended fragments are closed.
 pub fn statements() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/store");
-    let mut found = Vec::new();
+    let mut sources = Vec::new();
     for file in std::fs::read_dir(folder).expect("the store") {
         let path = file.expect("a file").path();
-        let source = std::fs::read_to_string(&path).expect("source");
+        let source = without_comments(&std::fs::read_to_string(&path).expect("source"));
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         // A table that is there until its results are converted; see `convert.rs` of this folder.
-        if name == "convert.rs" {
-            continue;
+        if name != "convert.rs" {
+            sources.push((name, source));
         }
-        for part in source.split("const ").skip(1) {
-            let Some((constant, rest)) = part.split_once(": &str =") else { continue };
-            let text = rest.trim_start();
-            let Some(text) = text.strip_prefix('"') else { continue };
-            let sql = text.split('"').next().expect("the text's end");
-            let sql = match sql.trim_end() {
-                open if open.ends_with("t.id IN (") => format!("{open}$1) GROUP BY t.id"),
-                open if open.ends_with('(') => format!("{open}$1)"),
-                open if open.ends_with('=') => format!("{open} $1"),
-                whole => whole.to_owned(),
-            };
-            found.push((format!("{name} {constant}"), sql));
+    }
+    let mut found = Vec::new();
+    for (name, source) in &sources {
+        let mut macros = Macros::default();
+        sources.iter().for_each(|(_, other)| macros.add(other, false));
+        macros.add(source, true);
+        for (constant, expression) in constants(source) {
+            let strings = macros.strings(expression);
+            // An array of others' names.
+            let named = expression.starts_with('[') && !expression.contains('"');
+            assert!(strings.is_some() || named, "{name} {constant} cannot be read: {expression}");
+            for sql in strings.into_iter().flatten() {
+                let sql = match sql.trim_end() {
+                    open if open.ends_with("t.id IN (") => format!("{open}$1) GROUP BY t.id"),
+                    open if open.ends_with('(') => format!("{open}$1)"),
+                    open if open.ends_with('=') => format!("{open} $1"),
+                    whole => whole.to_owned(),
+                };
+                found.push((format!("{name} {constant}"), sql));
+            }
         }
     }
     found

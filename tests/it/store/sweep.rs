@@ -5,6 +5,7 @@ use listmill_shared::domain::batch::{BatchRef, Capacity, Held};
 use listmill_shared::domain::id::CheckId;
 use listmill_shared::domain::verdict::Reason;
 use listmill_shared::store::checks::{Check, Opened};
+use listmill_shared::store::workers::Report;
 use listmill_tests::sql;
 
 use super::on_both_engines;
@@ -147,13 +148,16 @@ async fn a_lease_that_cannot_be_taken_back_keeps_no_other(world: World) {
 async fn only_workers_that_live_and_can_work_count(world: World) {
     let (store, slow) = (&world.app.store, Capacity { concurrency: 8, pace: 0 });
     let fast = Capacity { concurrency: 8, pace: 9_000 };
-    store.worker_seen("silent", fast, START).await.expect("seen");
-    store.worker_seen("down", Capacity { concurrency: 0, ..fast }, START + 9).await.expect("seen");
-    store.worker_seen("quicker by now", slow, START + 8).await.expect("seen");
-    store.worker_seen("quicker by now", fast, START + 9).await.expect("seen");
+    store.worker_seen(&Report::of("silent", fast), START).await.expect("seen");
+    store
+        .worker_seen(&Report::of("down", Capacity { concurrency: 0, ..fast }), START + 9)
+        .await
+        .expect("seen");
+    store.worker_seen(&Report::of("quicker by now", slow), START + 8).await.expect("seen");
+    store.worker_seen(&Report::of("quicker by now", fast), START + 9).await.expect("seen");
     assert_eq!(store.capacities(START + 1).await.expect("capacities"), [fast]);
     assert_eq!(store.capacities(START).await.expect("capacities").len(), 2);
-    store.worker_seen("quicker by now", slow, START + 9).await.expect("seen");
+    store.worker_seen(&Report::of("quicker by now", slow), START + 9).await.expect("seen");
     store.forget_workers(START + 1).await.expect("forget");
     assert_eq!(store.capacities(START).await.expect("capacities"), [slow], "the silent is gone");
 }

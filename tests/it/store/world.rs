@@ -49,8 +49,13 @@ impl World {
     }
 
     async fn open(url: &str) -> Self {
-        let variables =
-            [("LISTMILL_BATCH_SIZE", BATCH.to_string()), ("LISTMILL_DATABASE_URL", url.into())];
+        let variables = [
+            ("LISTMILL_BATCH_SIZE", BATCH.to_string()),
+            ("LISTMILL_DATABASE_URL", url.into()),
+            ("LISTMILL_KEY_PEPPER", format!("test:{}", "5a".repeat(32))),
+            // Its own tests switch it on.
+            ("LISTMILL_ABUSE_PROTECTION", String::from("off")),
+        ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         let settings = Settings::load(None, variables).expect("settings");
         let store = Store::connect(url, 8, "listmill test").await.expect("the database");
@@ -70,10 +75,26 @@ impl World {
 
     /// Submits a list as text; batches are dispatched as usual.
     pub async fn submit(&self, list: &str, allow_partial: bool) -> Result<TaskId, SubmitError> {
+        self.submit_kind(list, allow_partial, false).await
+    }
+
+    /// Likewise, as a test key would.
+    pub async fn submit_sandbox(&self, list: &str) -> Result<TaskId, SubmitError> {
+        self.submit_kind(list, false, true).await
+    }
+
+    async fn submit_kind(
+        &self,
+        list: &str,
+        allow_partial: bool,
+        sandbox: bool,
+    ) -> Result<TaskId, SubmitError> {
         let submission = Submission {
             account: self.account,
             key: None,
+            by: None,
             key_limited: false,
+            sandbox,
             format: Format::Text,
             gzip: false,
             name: None,
@@ -90,8 +111,11 @@ impl World {
     }
 
     pub async fn people(&self, count: usize) -> TaskId {
-        let list: String = (0..count).map(|i| format!("person{i}@example.com\n")).collect();
-        self.submit(&list, true).await.expect("a task")
+        self.submit(&people(count), true).await.expect("a task")
+    }
+
+    pub async fn sandbox_people(&self, count: usize) -> TaskId {
+        self.submit_sandbox(&people(count)).await.expect("a sandbox task")
     }
 
     pub async fn task(&self, id: TaskId) -> Task {
@@ -149,12 +173,24 @@ impl World {
         settlement.outcomes.remove(0)
     }
 
-    /// Sums the ledger, as every test does at its end.
+    /// Sums the ledger, as every test does at its end; what the credits page says must be the same.
     pub async fn check_books(&self) {
         for books in self.app.store.books(None).await.expect("books") {
             assert_eq!(books.faults(), Vec::<String>::new(), "{books:?}");
+            let all = self.app.store.account_books(books.account).await.expect("books");
+            let shown = all.iter().find(|shown| shown.kind == books.kind).expect("this kind");
+            assert_eq!(
+                (shown.given, shown.balance, shown.held, shown.charged),
+                (books.granted, books.balance, books.held, books.charged),
+                "{books:?}"
+            );
         }
     }
+}
+
+/// A list of so many.
+fn people(count: usize) -> String {
+    (0..count).map(|i| format!("person{i}@example.com\n")).collect()
 }
 
 pub fn step(lease: &Lease, findings: Vec<Finding>, after: After) -> Step {
@@ -177,7 +213,7 @@ pub fn step(lease: &Lease, findings: Vec<Finding>, after: After) -> Step {
 /// is set aside is left alone.
 pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> {
     let batch = decode_batch(&lease.payload).expect("payload");
-    let mut startable = lease.held;
+    let mut startable = lease.startable();
     let mut all = Vec::new();
     for (i, entry) in batch.iter().enumerate() {
         let seq = lease.first_seq + i as i64;
@@ -186,7 +222,7 @@ pub fn findings(lease: &Lease, verdict: impl Fn(i64) -> Reason) -> Vec<Finding> 
             continue;
         }
         let reason = if entry.valid { verdict(seq) } else { Reason::InvalidSyntax };
-        let credit = reason.credit();
+        let credit = reason.credit_in(lease.sandbox);
         if credit != Credit::Free {
             if startable == 0 {
                 continue;

@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
+use listmill_shared::app::doctor::clocks;
 use listmill_shared::domain::clock::parse_rfc2822;
 
-use super::{Doctor, Finding, clocks, in_time};
+use super::{Doctor, Finding, in_time};
 use crate::provider::dns::Route;
 use crate::provider::smtp::connection::{Greeting, Setup, greet};
 use crate::provider::smtp::{Fault, FaultKind, Stage};

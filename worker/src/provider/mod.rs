@@ -4,7 +4,6 @@ pub mod dns;
 pub mod http;
 pub mod lists;
 pub mod remember;
-mod sandbox;
 pub mod smtp;
 pub mod suggest;
 
@@ -12,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use listmill_shared::app::provider::Provider;
+pub use listmill_shared::app::sandbox::Sandbox;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::queue::QueueError;
@@ -21,7 +21,6 @@ use listmill_shared::throttle::pace::Pacer;
 use http::Http;
 use lists::ListFiles;
 use remember::Remember;
-pub use sandbox::Sandbox;
 use smtp::figures::{Figured, Figures, Together};
 use smtp::{Config, SetupError, Smtp};
 

@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use listmill_shared::app::provider::{FollowUp, Health, Provider};
 use listmill_shared::domain::clock::{Clock, Millis, rfc3339};
 use listmill_shared::domain::verdict::{Status, Verdict};
+use listmill_shared::throttle::look::Hosts;
 use moka::future::Cache;
 use tokio::sync::{OnceCell, watch};
 
@@ -154,6 +155,10 @@ impl Provider for Remember {
 
     fn health(&self) -> Option<watch::Receiver<Health>> {
         self.provider.health()
+    }
+
+    fn hosts(&self, most: usize) -> Option<Hosts> {
+        self.provider.hosts(most)
     }
 }
 

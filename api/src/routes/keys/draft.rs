@@ -17,6 +17,8 @@ use crate::problem::Problem;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default, expecting = "an object with \"label\"")]
 pub struct KeyRequest {
+    /// When a key is made: its secret is not told in the answer, but shown once by the link that is.
+    pub link: bool,
     /// A name for it, up to 100 characters; needed to make one.
     #[schema(example = "production")]
     label: Option<String>,
@@ -24,7 +26,7 @@ pub struct KeyRequest {
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     note: Option<Option<String>>,
-    /// `live`. Test keys are not offered yet.
+    /// `live` or `test`; as the calling key's, unless given. Set when the key is made, and never changed.
     #[schema(value_type = Option<crate::openapi::Environment>)]
     environment: Option<String>,
     /// A free name of where it is used.

@@ -16,6 +16,7 @@ use crate::gate::Caller;
 use crate::idempotency::{Answer, Done, Once};
 use crate::openapi::{Bad, Conflict, Gate, NoKey};
 use crate::problem::Problem;
+use crate::sandbox::Nothing;
 use crate::view::to_json;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -54,7 +55,9 @@ async fn receipts(api: &Api, receipts: &[Receipt]) -> Result<Vec<ReceiptView>, P
             None => 0,
         };
         let used = used.get(&key.id).cloned().unwrap_or_default();
-        views.push(ReceiptView::new(receipt, &used, refused, now));
+        let reminder = api.app.rotation_reminder();
+        let view = ReceiptView::new(receipt, &used, refused, reminder, now);
+        views.push(view.with_support(api.app.settings.support_contact.as_deref()));
     }
     Ok(views)
 }
@@ -118,7 +121,7 @@ pub async fn show(
     caller: Caller,
     Id(id): Id<KeyId>,
 ) -> Result<axum::Json<ReceiptView>, Problem> {
-    let done = api.app.receipt(id, caller.account).await?;
+    let done = api.app.receipt(id, caller.account, caller.by()).await?;
     Ok(axum::Json(receipt(&api, done).await?))
 }
 
@@ -185,14 +188,15 @@ pub struct EndedView {
 /// End several keys
 ///
 /// All keys of an external id, an environment, a stage or a maker, in one transaction: all of them are ended
-/// when this answers, or none. Their tasks, if asked, afterwards. Up to 10,000 keys.
+/// when this answers, or none. Their tasks, if asked, afterwards. Up to 10,000 keys. A test key ends test keys
+/// alone.
 #[utoipa::path(post, path = "/v1/keys/end", tag = "keys",
     params(("Idempotency-Key" = Option<String>, Header, description = "See the introduction.")),
     request_body = EndRequest,
     responses((status = 200, description = "Their receipts.", body = EndedView), Bad, Conflict, Gate))]
 pub async fn several(State(api): State<Api>, caller: Caller, once: Once) -> Result<Done, Problem> {
     let request: EndRequest = once.json()?;
-    let filter = request.by.filter(&caller)?;
+    let filter = caller.narrow(request.by.filter(&caller)?);
     let end = match request.how.as_str() {
         "disable" => End::Disable,
         "delete" => End::Delete,
@@ -202,7 +206,10 @@ pub async fn several(State(api): State<Api>, caller: Caller, once: Once) -> Resu
         .ok_or_else(|| Problem::field("tasks", "must be keep or cancel"))?;
     let (inner, by) = (api.clone(), caller.clone());
     once.run(&api, &caller, move |_| async move {
-        let done = inner.app.end_keys(&filter, &end, cancel, by.by()).await?;
+        let done = match filter {
+            Ok(filter) => inner.app.end_keys(&filter, &end, cancel, by.by()).await?,
+            Err(Nothing) => Vec::new(),
+        };
         let keys = receipts(&inner, &done).await?;
         Ok(Answer::ok(to_json(&EndedView { keys })))
     })

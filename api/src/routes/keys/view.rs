@@ -52,6 +52,11 @@ pub struct KeyView {
     /// When its suspension ends by itself, if it does.
     #[schema(format = DateTime)]
     pub suspended_until: Option<String>,
+    /// Whom to ask about its suspension: an email address or a link. Only while it is suspended, and only where the
+    /// operator has named somebody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "support@example.com")]
+    pub support: Option<String>,
     /// When it was made.
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -80,6 +85,10 @@ pub struct KeyView {
     /// JSON that is the owner's own.
     #[schema(value_type = Option<Object>)]
     pub meta: Option<serde_json::Value>,
+    /// When it has been the same for so long that it should be rotated; null for keys that end by themselves
+    /// until then, were rotated, are for tests or deleted.
+    #[schema(format = DateTime)]
+    pub rotation_due_at: Option<String>,
     /// The key that a rotation put in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<String>,
@@ -159,8 +168,8 @@ impl CreditView {
 }
 
 impl KeyView {
-    /// A key as it is shown at `now`.
-    pub fn new(key: &Key, used: &Used, now: Millis) -> Self {
+    /// A key as it is shown at `now`, with a reminder to rotate it at the age `reminder` (milliseconds, 0 = none).
+    pub fn new(key: &Key, used: &Used, reminder: Millis, now: Millis) -> Self {
         let suspension = key.suspension(now);
         let limit = |limit: &Limit| LimitView {
             name: limit.name.clone(),
@@ -178,6 +187,7 @@ impl KeyView {
             status: key.status(now),
             suspended_reason: suspension.map(|one| one.reason.clone()),
             suspended_until: suspension.and_then(|one| one.until).map(stamp),
+            support: None,
             created_at: stamp(key.created_at),
             created_by: (&key.maker).into(),
             expires_at: key.expires_at.map(stamp),
@@ -190,8 +200,15 @@ impl KeyView {
             last_used: used.last.as_ref().map(LastUsedView::from),
             external_id: key.external_id.clone(),
             meta: key.meta.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            rotation_due_at: key.rotation_due_at(reminder).map(stamp),
             replaced_by: key.replaced_by.map(|id| id.to_string()),
         }
+    }
+
+    /// Names whom to ask, if it is suspended.
+    pub fn with_support(self, contact: Option<&str>) -> Self {
+        let support = self.suspended_reason.as_ref().and(contact).map(str::to_owned);
+        Self { support, ..self }
     }
 }
 
@@ -210,6 +227,9 @@ pub struct ReceiptView {
     effective_at: Option<String>,
     /// The last request that the gate accepted with it, as of a moment ago.
     last_accepted: Option<LastUsedView>,
+    /// Requests with it that were let in and are not over, on all servers; they run to their end. The request that
+    /// asks does not count. Null: not all servers have answered.
+    in_flight: Option<u32>,
     /// Tasks that it submitted and that go on.
     tasks: Vec<LiveTask>,
     /// Tasks that were cancelled along with it.
@@ -230,6 +250,12 @@ pub struct LiveTask {
     status: &'static str,
 }
 
+impl From<&(TaskId, TaskStatus)> for LiveTask {
+    fn from((id, status): &(TaskId, TaskStatus)) -> Self {
+        Self { id: id.to_string(), status: status.as_str() }
+    }
+}
+
 /// A key that another had made.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MadeKey {
@@ -243,22 +269,30 @@ pub struct MadeKey {
 }
 
 impl ReceiptView {
+    /// Names whom to ask, if the key is suspended.
+    pub fn with_support(self, contact: Option<&str>) -> Self {
+        Self { view: self.view.with_support(contact), ..self }
+    }
+
     /// A receipt as it is shown at `now`.
-    pub fn new(receipt: &Receipt, used: &Used, refused_since: i64, now: Millis) -> Self {
-        let task = |(id, status): &(TaskId, TaskStatus)| LiveTask {
-            id: id.to_string(),
-            status: status.as_str(),
-        };
+    pub fn new(
+        receipt: &Receipt,
+        used: &Used,
+        refused_since: i64,
+        reminder: Millis,
+        now: Millis,
+    ) -> Self {
         let made = |key: &Key| MadeKey {
             id: key.id.to_string(),
             label: key.label.clone(),
             status: key.status(now),
         };
         Self {
-            view: KeyView::new(&receipt.key, used, now),
+            view: KeyView::new(&receipt.key, used, reminder, now),
             key: receipt.key.id.to_string(),
             effective_at: receipt.effective_at.map(stamp),
-            tasks: receipt.tasks.iter().map(task).collect(),
+            in_flight: receipt.in_flight,
+            tasks: receipt.tasks.iter().map(LiveTask::from).collect(),
             cancelled_tasks: receipt.cancelled.iter().map(ToString::to_string).collect(),
             made_keys: receipt.made.iter().map(made).collect(),
             last_accepted: used.last.as_ref().map(LastUsedView::from),

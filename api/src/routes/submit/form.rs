@@ -6,12 +6,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use futures::StreamExt;
-use listmill_shared::app::submit::read::Format;
+use futures::{StreamExt, stream};
+use listmill_shared::app::submit::read::{Format, ReadError};
+use listmill_shared::app::submit::{Accepted, SubmitError};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use utoipa::ToSchema;
 
-use super::{Intake, Plan, SubmitParams, content_type, format, gzip, name};
+use super::{Intake, Plan, SubmitParams, WORKBOOKS, content_type, format, gzip, name};
 use crate::extract::{MediaType, linger};
 use crate::problem::{
     BODY_IDLE, INVALID_MULTIPART, Problem, UNSUPPORTED_ENCODING, UNSUPPORTED_MEDIA_TYPE,
@@ -21,7 +22,7 @@ use crate::problem::{
 const FIELD: u64 = 4096;
 /// How long the end of a form, behind its file, is waited for.
 const TAIL: Duration = Duration::from_secs(1);
-const FIELDS: [&str; 5] = ["name", "column", "delimiter", "allow_partial", "dry_run"];
+const FIELDS: [&str; 6] = ["name", "column", "sheet", "delimiter", "allow_partial", "dry_run"];
 
 /// A list as a form. The other fields, as the query parameters, must stand before the file.
 #[derive(Debug, ToSchema)]
@@ -29,8 +30,10 @@ const FIELDS: [&str; 5] = ["name", "column", "delimiter", "allow_partial", "dry_
 pub struct ListForm {
     /// A name for the task; the file's name unless given.
     name: Option<String>,
-    /// CSV: the column with the addresses.
+    /// CSV and workbooks: the column with the addresses.
     column: Option<String>,
+    /// Workbooks: the sheet.
+    sheet: Option<String>,
     /// CSV: the delimiter.
     delimiter: Option<String>,
     /// Run until the credits end.
@@ -74,6 +77,99 @@ pub async fn submit(
     outcome
 }
 
+/// Why a person's form was not taken.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// It does not begin with the token of their session.
+    Csrf,
+    /// The list was refused.
+    Refused(SubmitError),
+    /// The form cannot be read.
+    Problem(Problem),
+}
+
+impl From<Problem> for NotTaken {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Receives the dashboard's form: the field `csrf` comes first, then those of the API, then the file or, where none
+/// was chosen, the addresses that were typed (`addresses`, one a line).
+pub async fn submit_by_person(
+    intake: Intake,
+    is_csrf: impl Fn(&str) -> bool,
+    dry_run: bool,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Accepted, NotTaken> {
+    let boundary = match check(headers) {
+        Ok(boundary) => boundary,
+        Err(problem) => {
+            linger(body).await;
+            return Err(problem.into());
+        }
+    };
+    let limits = FIELDS.iter().chain(&["csrf"]);
+    let limits = limits.fold(SizeLimit::new(), |limits, field| limits.for_field(*field, FIELD));
+    let constraints = Constraints::new().size_limit(limits);
+    let mut form = Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    let outcome = take(intake, is_csrf, dry_run, &mut form).await;
+    let rest = async { while let Ok(Some(_)) = form.next_field().await {} };
+    let _ = tokio::time::timeout(TAIL, rest).await;
+    outcome
+}
+
+async fn take(
+    intake: Intake,
+    is_csrf: impl Fn(&str) -> bool,
+    dry_run: bool,
+    form: &mut Multipart<'static>,
+) -> Result<Accepted, NotTaken> {
+    let idle = intake.api.app.settings.body_idle_timeout;
+    let mut params = SubmitParams::default();
+    match in_time(idle, form.next_field()).await? {
+        Some(field) if field.name() == Some("csrf") => {
+            if !is_csrf(&in_time(idle, field.text()).await?) {
+                return Err(NotTaken::Csrf);
+            }
+        }
+        _ => return Err(NotTaken::Csrf),
+    }
+    while let Some(mut field) = in_time(idle, form.next_field()).await? {
+        let list = match field.name() {
+            Some("file") => {
+                let chosen = field.file_name().is_some_and(|name| !name.is_empty());
+                match chosen {
+                    true => Some(plan(&field, &params)?),
+                    false => None,
+                }
+            }
+            Some("addresses") => Some(Plan::of(Format::Text, false, &params)?),
+            _ => None,
+        };
+        let Some(mut plan) = list else {
+            let place = match field.name() {
+                Some("name") => &mut params.name,
+                Some("column") => &mut params.column,
+                Some("sheet") => &mut params.sheet,
+                Some("delimiter") => &mut params.delimiter,
+                Some("allow_partial") => &mut params.allow_partial,
+                _ => continue,
+            };
+            // An empty field of a form was left out.
+            *place = Some(in_time(idle, field.text()).await?).filter(|text| !text.is_empty());
+            continue;
+        };
+        plan.dry_run = dry_run;
+        let first = in_time(idle, field.chunk()).await?.unwrap_or_default();
+        let all = stream::once(async move { Ok(first) })
+            .chain(field.map(|piece| piece.map_err(io::Error::other)));
+        return intake.accept(plan, all).await.map_err(NotTaken::Refused);
+    }
+    Err(NotTaken::Refused(SubmitError::Read(ReadError::EmailsEmpty)))
+}
+
 fn check(headers: &HeaderMap) -> Result<String, Problem> {
     if gzip(headers)? {
         return Err(Problem::new(
@@ -105,6 +201,7 @@ async fn find_file(
             Some("file") => return Ok(field),
             Some("name") => &mut params.name,
             Some("column") => &mut params.column,
+            Some("sheet") => &mut params.sheet,
             Some("delimiter") => &mut params.delimiter,
             Some("allow_partial") => &mut params.allow_partial,
             Some("dry_run") => &mut params.dry_run,
@@ -157,6 +254,8 @@ fn file_format(
         Some("txt") => Some("text/plain"),
         Some("ndjson" | "jsonl") => Some("application/x-ndjson"),
         Some("json") => Some("application/json"),
+        // What is in them, their bytes say.
+        Some("xlsx" | "xlsm" | "xls" | "ods") => Some(WORKBOOKS[0]),
         _ => None,
     };
     let telling = essence.filter(|essence| {
@@ -167,6 +266,7 @@ fn file_format(
                 | "application/gzip"
                 | "application/x-gzip"
                 | "application/vnd.ms-excel"
+                | "application/zip"
         )
     });
     let essence = telling.or(by_name).or(essence).unwrap_or("");
@@ -175,7 +275,7 @@ fn file_format(
         Problem::new(
             UNSUPPORTED_MEDIA_TYPE,
             "What the file is cannot be told. Give it a content type such as text/csv, or a name \
-             that ends in .csv, .tsv, .txt, .ndjson, .jsonl or .json (or one of these and .gz).",
+             that ends in .csv, .tsv, .txt, .ndjson, .jsonl, .json or .xlsx (or one of these and .gz).",
         )
     })
 }
@@ -195,7 +295,10 @@ mod tests {
         assert_eq!(of(None, Some("list.txt")), Some((Format::Text, false)));
         assert_eq!(of(Some("text/plain"), None), Some((Format::Text, false)));
         assert_eq!(of(None, Some("list.jsonl")), Some((Format::Ndjson, false)));
-        assert_eq!(of(Some("application/octet-stream"), Some("list.xlsx")), None);
+        let workbook = Some((Format::Workbook { column: None, sheet: None }, false));
+        assert_eq!(of(Some("application/octet-stream"), Some("list.XLSX")), workbook);
+        assert_eq!(of(None, Some("list.xls")), workbook);
+        assert_eq!(of(Some(WORKBOOKS[0]), Some("list")), workbook);
         assert_eq!(of(None, None), None);
     }
 }

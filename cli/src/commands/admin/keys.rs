@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use listmill_shared::app::App;
@@ -21,7 +22,7 @@ use crate::output::Output;
 const INPUT: u64 = 4_096;
 /// What begins like a key and is as long as this is taken for one, mistyped or not.
 const LIKE_A_KEY: usize = 20;
-/// A key that is unused, or the same, for so long should not be there any more.
+/// A key that is unused for so long should not be there any more.
 const LONG: Millis = 90 * 86_400_000;
 
 /// Finds keys by id, first characters or a part of the label; `-`: by the key itself, from stdin.
@@ -31,7 +32,7 @@ pub async fn find(app: &App, out: &Output, what: &str) -> Result<()> {
     let keys: Vec<Key> = if what == "-" {
         super::super::open_keyring(app).await?;
         let found = app.find_key(Some(&from_stdin(prefix)?)).await?;
-        found.key.into_iter().collect()
+        found.key.map(Arc::unwrap_or_clone).into_iter().collect()
     } else {
         refuse_a_key(prefix, what)?;
         ensure!(
@@ -88,11 +89,10 @@ fn from_stdin(prefix: &str) -> Result<Secret> {
         .read_to_string(&mut text)
         .context("stdin cannot be read")?;
     // What was read is not shown: it may be a key with a slip in it.
-    Secret::parse(prefix, text.trim()).map_err(|_| {
-        anyhow::anyhow!(
-            "what came by stdin is no key: {prefix} and 32 characters, the last a checksum"
-        )
-    })
+    // One of another form may have been imported.
+    Secret::parse(prefix, text.trim()).ok().or_else(|| Secret::foreign(text.trim())).context(
+        "what came by stdin is no key: neither our form nor up to 512 visible characters of ASCII",
+    )
 }
 
 fn fits(key: &Key, prefix: &str, what: &str) -> bool {
@@ -124,14 +124,17 @@ async fn matching(
 struct Facts {
     created_at: Millis,
     expires_at: Option<Millis>,
+    /// When its rotation is due.
+    due_at: Option<Millis>,
     /// When it was used last; `None` = never.
     last_used: Option<Millis>,
     everything: bool,
     anywhere: bool,
 }
 
-fn facts(key: &Key, last_used: Option<Millis>) -> Facts {
+fn facts(key: &Key, reminder: Millis, last_used: Option<Millis>) -> Facts {
     Facts {
+        due_at: key.rotation_due_at(reminder),
         created_at: key.created_at,
         expires_at: key.expires_at,
         last_used,
@@ -145,7 +148,7 @@ type Rule = (&'static str, &'static str, fn(&Facts, Millis) -> bool);
 
 const RULES: [Rule; 5] = [
     ("no_expiry", "never ends by itself", has_no_expiry),
-    ("old", "has been the same for 90 days: rotate it", is_old),
+    ("old", "has been the same for as long as key_rotation_reminder says: rotate it", is_old),
     ("unused", "unused for 90 days: delete it", is_unused),
     ("all_scopes", "may do everything: give it the scopes that it needs", has_all_scopes),
     (
@@ -160,7 +163,7 @@ fn has_no_expiry(facts: &Facts, _: Millis) -> bool {
 }
 
 fn is_old(facts: &Facts, now: Millis) -> bool {
-    now - facts.created_at >= LONG
+    facts.due_at.is_some_and(|due| due <= now)
 }
 
 /// A key that was never used counts from when it was made.
@@ -190,9 +193,12 @@ pub async fn hygiene(app: &App, out: &Output, owner: Option<AccountId>) -> Resul
         let ids: Vec<KeyId> = some.iter().map(|key| key.id).collect();
         used.extend(app.store.last_used(&ids).await?);
     }
+    let reminder = app.rotation_reminder();
+    let due = keys.iter().filter(|key| key.rotation_due_at(reminder).is_some_and(|at| at <= now));
+    let due = due.count();
     let last = |key: &Key| used.get(&key.id).map(|last| last.at);
     let judged: Vec<_> =
-        keys.iter().map(|key| (key, broken(&facts(key, last(key)), now))).collect();
+        keys.iter().map(|key| (key, broken(&facts(key, reminder, last(key)), now))).collect();
     let bad = || judged.iter().filter(|(_, rules)| !rules.is_empty());
     let objects: Vec<Value> = bad()
         .map(|(key, rules)| {
@@ -201,14 +207,17 @@ pub async fn hygiene(app: &App, out: &Output, owner: Option<AccountId>) -> Resul
             object
         })
         .collect();
-    out.object(&json!({ "active": keys.len(), "keys": objects }))?;
+    out.object(&json!({ "active": keys.len(), "rotation_due": due, "keys": objects }))?;
     for (key, rules) in bad() {
         out.say(format!("{}  {}…  {}  ({})", key.id, key.start, key.label, key.account));
         for (name, what, _) in rules {
             out.say(format!("    {name}: {what}"));
         }
     }
-    out.say(format!("{} of {} active keys ask for trouble", objects.len(), keys.len()));
+    let (troubled, active) = (objects.len(), keys.len());
+    out.say(format!(
+        "{troubled} of {active} active keys ask for trouble; {due} are due for rotation"
+    ));
     Ok(())
 }
 
@@ -227,15 +236,16 @@ mod tests {
         let good = || Facts {
             created_at: 20 * DAY,
             expires_at: Some(200 * DAY),
+            due_at: Some(110 * DAY),
             last_used: Some(99 * DAY),
             everything: false,
             anywhere: false,
         };
         assert!(names(&good()).is_empty());
         assert_eq!(names(&Facts { expires_at: None, ..good() }), ["no_expiry"]);
-        assert_eq!(names(&Facts { created_at: 10 * DAY, ..good() }), ["old"]);
+        assert_eq!(names(&Facts { due_at: Some(100 * DAY), ..good() }), ["old"]);
         assert_eq!(names(&Facts { last_used: Some(10 * DAY), ..good() }), ["unused"]);
-        assert_eq!(names(&Facts { last_used: None, created_at: 0, ..good() }), ["old", "unused"]);
+        assert_eq!(names(&Facts { last_used: None, created_at: 0, ..good() }), ["unused"]);
         assert_eq!(names(&Facts { everything: true, ..good() }), ["all_scopes"]);
         assert_eq!(names(&Facts { anywhere: true, ..good() }), ["no_allow_list"]);
     }

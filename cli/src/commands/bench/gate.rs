@@ -1,4 +1,5 @@
-//! `bench gate`: polls of one task over keep-alive connections.
+//! `bench gate`: one question after another over keep-alive connections: the state of a task, the gate
+//! alone, or whether a key of an api is valid.
 //!
 //! The client must be far cheaper than the server it measures on the same machine, so it speaks
 //! just enough HTTP/1.1 by hand: one prepared request, one answer with a Content-Length, no
@@ -9,7 +10,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::json;
+use clap::ValueEnum as _;
+use listmill_shared::domain::audit::Origin;
+use listmill_shared::domain::id::RootKeyId;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,7 +21,7 @@ use tokio::task::JoinSet;
 use super::latency::Latencies;
 use super::process::Meter;
 use super::{Bench, Outcome, report};
-use crate::args::GateArgs;
+use crate::args::{GateArgs, Question};
 use crate::output::{Output, grouped, rate};
 
 /// An answer that is longer than this is not the one we asked for.
@@ -48,16 +52,11 @@ impl Tally {
 
 pub async fn run(bench: &Bench<'_>, args: &GateArgs) -> Result<Outcome> {
     let out = &bench.context.output;
-    let tasks = bench.submit_all(&[super::GATE_TASK]).await?.tasks;
-    let task = tasks.first().context("the task is missing")?;
-    let key = &bench.accounts[task.account].secret;
-    let host = bench.client.base().trim_start_matches("http://").to_owned();
-    let request = format!(
-        "GET /v1/tasks/{} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\r\n",
-        task.view.id
-    );
+    let asking = prepare(bench, args.ask).await?;
     let meter = Meter::start(bench.wanted());
-    let (tally, took) = drive(out, &host, &request, args).await?;
+    let driven = drive(out, &asking, args).await;
+    asking.clean(bench).await;
+    let (tally, took) = driven?;
     let usage = meter.stop().await;
     if tally.latencies.count() == 0 {
         bail!("not one answer: {}", tally.first.unwrap_or_else(|| String::from("no reason known")));
@@ -83,6 +82,7 @@ pub async fn run(bench: &Bench<'_>, args: &GateArgs) -> Result<Outcome> {
     let ok = tally.refused + tally.broken == 0;
     let object = json!({
         "mode": "gate",
+        "ask": args.ask.to_possible_value().map(|value| value.get_name().to_owned()),
         "connections": args.connections,
         "rate": args.rate,
         "seconds": took.as_secs_f64(),
@@ -97,13 +97,87 @@ pub async fn run(bench: &Bench<'_>, args: &GateArgs) -> Result<Outcome> {
     Ok(Outcome { ok, object })
 }
 
+/// One prepared request, over and over.
+struct Asking {
+    host: String,
+    request: String,
+    /// What a right answer holds.
+    sign: &'static str,
+    /// Whom the root key is to be deleted for.
+    root: Option<RootKeyId>,
+}
+
+impl Asking {
+    async fn clean(&self, bench: &Bench<'_>) {
+        let Some(root) = self.root else { return };
+        if let Err(error) = bench.app.delete_root_key(root, None, &Origin::operator()).await {
+            tracing::warn!(%error, %root, "a root key was not deleted");
+        }
+    }
+}
+
+async fn prepare(bench: &Bench<'_>, question: Question) -> Result<Asking> {
+    let host = bench.client.base().trim_start_matches("http://").to_owned();
+    let get = |path: &str, key: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\r\n")
+    };
+    match question {
+        Question::Task => {
+            let tasks = bench.submit_all(&[super::GATE_TASK]).await?.tasks;
+            let task = tasks.first().context("the task is missing")?;
+            let key = &bench.accounts[task.account].secret;
+            let request = get(&format!("/v1/tasks/{}", task.view.id), key);
+            Ok(Asking { request, host, sign: "\"status\"", root: None })
+        }
+        Question::Gate => {
+            let key = &bench.accounts.first().context("no account was made")?.secret;
+            let request = get("/v1/gate", key);
+            Ok(Asking { request, host, sign: "", root: None })
+        }
+        Question::Verify | Question::VerifyLimit | Question::VerifyCredits => {
+            verification(bench, question, host).await
+        }
+    }
+}
+
+/// Makes an api and a key of it, as another program would.
+async fn verification(bench: &Bench<'_>, question: Question, host: String) -> Result<Asking> {
+    let account = bench.accounts.first().context("no account was made")?.id;
+    let (everything, by) = (vec![String::from("*")], Origin::operator());
+    let (root, secret) = bench.app.create_root_key(account, "bench", everything, &by).await?;
+    let ask = |method: &'static str, body: Value| {
+        let secret = secret.reveal();
+        async move {
+            let path = format!("/v2/{method}");
+            let mut answer = bench.client.post(&path, secret, &body).await?.success(method)?;
+            Ok::<Value, anyhow::Error>(answer["data"].take())
+        }
+    };
+    let api = ask("apis.createApi", json!({ "name": "bench" })).await?;
+    let mut key = json!({ "apiId": api["apiId"] });
+    let mut body = json!({});
+    match question {
+        Question::VerifyLimit => {
+            body["ratelimits"] = json!([
+                { "name": "requests", "limit": 1_000_000_000, "duration": 60_000 }
+            ]);
+        }
+        Question::VerifyCredits => key["credits"] = json!({ "remaining": 1_000_000_000 }),
+        _ => {}
+    }
+    body["key"] = ask("keys.createKey", key).await?["key"].take();
+    let body = body.to_string();
+    let request = format!(
+        "POST /v2/keys.verifyKey HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        secret.reveal(),
+        body.len()
+    );
+    Ok(Asking { request, host, sign: "\"code\":\"VALID\"", root: Some(root.id) })
+}
+
 /// Opens the connections and lets them ask until the time is up.
-async fn drive(
-    out: &Output,
-    host: &str,
-    request: &str,
-    args: &GateArgs,
-) -> Result<(Tally, Duration)> {
+async fn drive(out: &Output, asking: &Asking, args: &GateArgs) -> Result<(Tally, Duration)> {
     let started = Instant::now();
     let end = started + Duration::from_secs(args.seconds);
     let mut connections = JoinSet::new();
@@ -113,7 +187,8 @@ async fn drive(
             // Spread out, so that the connections do not all ask at once.
             (started + gap.mul_f64(number as f64 / args.connections as f64), gap)
         });
-        connections.spawn(ask(host.to_owned(), request.as_bytes().to_vec(), pace, end));
+        let (host, request) = (asking.host.clone(), asking.request.as_bytes().to_vec());
+        connections.spawn(ask(host, request, asking.sign, pace, end));
     }
     let mut bar = out.progress("asking", args.seconds, "s");
     let mut tally = Tally::default();
@@ -136,6 +211,7 @@ async fn drive(
 async fn ask(
     host: String,
     request: Vec<u8>,
+    sign: &'static str,
     pace: Option<(Instant, Duration)>,
     end: Instant,
 ) -> Tally {
@@ -159,10 +235,15 @@ async fn ask(
             due = Some(at + gap);
         }
         match exchange(&mut connection, &host, &request).await {
-            Ok(200) => tally.latencies.add(from.elapsed()),
             Ok(status) => {
-                tally.refused += 1;
-                tally.first.get_or_insert_with(|| format!("status {status}"));
+                let text = connection.as_ref().map(|c| String::from_utf8_lossy(&c.buffer));
+                let text = text.unwrap_or_default();
+                if status == 200 && text.contains(sign) {
+                    tally.latencies.add(from.elapsed());
+                } else {
+                    tally.refused += 1;
+                    tally.first.get_or_insert_with(|| text.into_owned());
+                }
             }
             Err(error) => {
                 connection = None;
@@ -181,6 +262,7 @@ struct Connection {
     buffer: Vec<u8>,
 }
 
+/// Its status; the answer stands in the connection's buffer.
 async fn exchange(connection: &mut Option<Connection>, host: &str, request: &[u8]) -> Result<u16> {
     let connection = match connection {
         Some(connection) => connection,

@@ -17,6 +17,7 @@ use listmill_shared::app::App;
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::settings::{ProviderKind, Settings};
+use listmill_shared::store::person_links::LinkKind;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -61,6 +62,9 @@ impl Checks {
         self.0.iter().all(|(_, holds)| *holds)
     }
 }
+
+/// The account of the demo.
+const OWNER: &str = "demo@localhost";
 
 /// The stage: a server, an account and two keys.
 struct Stage {
@@ -153,6 +157,10 @@ async fn tell(context: &Context, args: &DemoArgs, app: App, url: &str) -> Result
         "the books are exact: granted = balance + held + charged",
         books.iter().all(|book| book.faults().is_empty()),
     );
+    let login = match args.keep {
+        true => Some(login_url(&stage.app, url).await?),
+        false => None,
+    };
     let object = json!({
         "ok": checks.hold(),
         "provider": "sandbox",
@@ -183,19 +191,31 @@ async fn tell(context: &Context, args: &DemoArgs, app: App, url: &str) -> Result
         "checks": checks.0.iter().map(|(what, ok)| json!({"what": what, "ok": ok}))
             .collect::<Vec<_>>(),
         "key": args.keep.then_some(&stage.key_b.1),
+        "login": login,
     });
     report.show(out, &books, &checks);
     out.object(&object)?;
-    if args.keep {
+    if let Some(login) = login {
         out.say(format!("\nThe server stays up at {url} (docs: {url}/docs) until Ctrl-C; key B:"));
         out.say(format!("  {}", stage.key_b.1));
+        out.say(
+            "\nLook at the task, the revoked key and the ledger in your browser (of use once):",
+        );
+        out.say(format!("  {login}"));
     }
     Ok(checks.hold())
 }
 
+/// Logs the owner of the demo's account in to the dashboard, once.
+async fn login_url(app: &App, url: &str) -> Result<String> {
+    let by = Origin::system();
+    let token = app.make_person_link(OWNER, LinkKind::Login, &by).await?;
+    Ok(format!("{url}/login/link/{}", token.reveal()))
+}
+
 async fn set_up(app: App, url: &str) -> Result<Stage> {
     let by = Origin::system();
-    let account = app.create_account("demo@localhost", None, CREDITS, false, &by).await?;
+    let account = app.create_account(OWNER, None, CREDITS, false, &by).await?;
     let key_a = make_key(&app, account, "A", None, None, &by).await?;
     let key_b = make_key(&app, account, "B", None, None, &by).await?;
     Ok(Stage { app, client: Client::new(url)?, account, key_a, key_b })

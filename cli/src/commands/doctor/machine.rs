@@ -1,12 +1,12 @@
-//! Settings, open files, database and Redis.
+//! Settings, open files, database, Redis, and the server of our own mails.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use listmill_shared::queue::{Queue, RedisQueue};
-use listmill_shared::settings::{ProviderKind, ServerUrl, Settings};
+use listmill_shared::app::doctor::{self, Finding};
+use listmill_shared::queue::{MemoryQueue, Queue, RedisQueue};
+use listmill_shared::settings::Settings;
 use listmill_shared::store::{Store, StoreError};
-use listmill_worker::doctor::{Finding, clocks};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::commands::Context;
@@ -15,32 +15,13 @@ type Findings = UnboundedSender<Finding>;
 
 /// How long database and Redis may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What `docs/OPERATIONS.md` asks for.
-const POSTGRES: i32 = 130_000;
-const REDIS: (u32, u32) = (6, 2);
 /// Files that a process has open beside its connections to mail servers.
 const OTHER_FILES: u64 = 200;
 /// Free space below which a list may not fit.
 const SPACE: u64 = 1 << 30;
-/// Clocks of one deployment may be this far apart.
-const APART: Duration = Duration::from_secs(2);
 
 pub async fn settings(settings: &Settings, findings: &Findings) {
-    let finding = match (settings.unknown.as_slice(), settings.provider) {
-        ([], ProviderKind::Sandbox) => Finding::warning(
-            "settings",
-            "the provider is `sandbox`: every verdict is made up",
-            "For real verdicts leave LISTMILL_PROVIDER out, or set it to smtp.",
-        ),
-        ([], _) => Finding::ok("settings", "every LISTMILL_ variable names a setting"),
-        (unknown, _) => Finding::warning(
-            "settings",
-            format!("these variables name no setting and do nothing: {}", unknown.join(", ")),
-            "Are they misspelt? `listmill.toml` and LISTMILL_ variables take the names in \
-             settings.default.toml.",
-        ),
-    };
-    let _ = findings.send(finding);
+    let _ = findings.send(doctor::settings(settings));
 }
 
 /// Each address under way is a connection, and each connection an open file.
@@ -84,57 +65,20 @@ pub async fn database(context: &Context, findings: &Findings) {
             return;
         }
     }
-    let looked = tokio::time::timeout(PATIENCE, look_at_database(context, findings)).await;
-    let problem = match looked {
-        Ok(Ok(finding)) => finding,
-        Ok(Err(error)) => unreachable_database(url, &error.to_string()),
-        Err(_) => unreachable_database(url, "no answer in time"),
+    let found = match tokio::time::timeout(PATIENCE, look_at_database(context)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => vec![doctor::no_database(&context.settings, &error.to_string())],
+        Err(_) => vec![doctor::no_database(&context.settings, "no answer in time")],
     };
-    let _ = findings.send(problem);
+    found.into_iter().for_each(|finding| drop(findings.send(finding)));
 }
 
-fn unreachable_database(url: &ServerUrl, why: &str) -> Finding {
-    Finding::problem(
-        "database",
-        format!("{url} cannot be used: {why}"),
-        "Is the server up, and does LISTMILL_DATABASE_URL name it, its user, password and database?",
-    )
-}
-
-async fn look_at_database(context: &Context, findings: &Findings) -> Result<Finding, StoreError> {
-    let store =
-        Store::connect(context.settings.database_url.reveal(), 1, &context.settings.session())
-            .await?;
-    store.ping().await?;
-    let server = store.server().await?;
-    if let Some(server) = server {
-        let from = context.settings.lease_ttl / 2;
-        let ours = context.clock.now();
-        let _ = findings.send(clocks("the database", ours, server.now, APART, from));
-    }
-    let schema = store.check_schema().await;
-    let engine = store.engine();
+async fn look_at_database(context: &Context) -> Result<Vec<Finding>, StoreError> {
+    let settings = &context.settings;
+    let store = Store::connect(settings.database_url.reveal(), 1, &settings.session()).await?;
+    let found = doctor::database(&store, settings, || context.clock.now()).await;
     store.close().await;
-    Ok(match (schema, server) {
-        (_, Some(server)) if server.version < POSTGRES => Finding::problem(
-            "database",
-            format!("PostgreSQL {} is too old", server.version / 10_000),
-            "Listmill needs PostgreSQL 13 or later.",
-        ),
-        (Ok(()), _) => Finding::ok("database", format!("{engine} answers, its schema fits")),
-        (Err(StoreError::SchemaTooOld), None) => {
-            Finding::ok("database", "the file is from an older version; the next start updates it")
-        }
-        (Err(StoreError::SchemaTooOld), Some(_)) => Finding::problem(
-            "database",
-            "the database answers, but its schema is older than this program",
-            "Run `listmill migrate`.",
-        ),
-        (Err(error @ StoreError::SchemaTooNew { .. }), _) => {
-            Finding::problem("database", error.to_string(), "Use the newer program here too.")
-        }
-        (Err(error), _) => return Err(error),
-    })
+    found
 }
 
 fn sqlite_path(url: &str) -> Option<PathBuf> {
@@ -176,49 +120,30 @@ fn free(_: &Path) -> Option<u64> {
     None
 }
 
+pub async fn own_mail(settings: &Settings, findings: &Findings) {
+    if let Some(finding) = doctor::own_mail(settings, PATIENCE).await {
+        let _ = findings.send(finding);
+    }
+}
+
 pub async fn redis(context: &Context, findings: &Findings) {
     let settings = &context.settings;
-    let Some(url) = &settings.redis_url else {
-        let found =
-            "LISTMILL_REDIS_URL is not set: `up` and `verify` need none, `api` and `worker` do";
-        let _ = findings.send(Finding::ok("redis", found));
-        return;
-    };
     let asked = async {
-        let redis = RedisQueue::open(url.reveal(), &settings.redis_namespace)?;
-        Queue::Redis(Box::new(redis)).server().await
+        let queue = match &settings.redis_url {
+            Some(url) => {
+                let redis = RedisQueue::open(url.reveal(), &settings.redis_namespace)?;
+                Queue::Redis(Box::new(redis))
+            }
+            None => Queue::Memory(MemoryQueue::default()),
+        };
+        doctor::redis(&queue, settings, || context.clock.now()).await
     };
-    let server = match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(Some(server))) => server,
-        outcome => {
-            let why = match outcome {
-                Ok(Err(error)) => error.to_string(),
-                _ => String::from("no answer in time"),
-            };
-            let _ = findings.send(Finding::problem(
-                "redis",
-                format!("{url} cannot be used: {why}"),
-                "Is the server up, and does LISTMILL_REDIS_URL name it? Without it `api` and `worker` \
-                 accept lists, but verify nothing.",
-            ));
-            return;
-        }
+    let found = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => vec![doctor::no_redis(settings, &error.to_string())],
+        Err(_) => vec![doctor::no_redis(settings, "no answer in time")],
     };
-    let from = settings.lease_ttl / 2;
-    let _ = findings.send(clocks("Redis", context.clock.now(), server.now, APART, from));
-    let _ = findings.send(match (server.major_minor(), &server.evicts) {
-        (Some(version), _) if version < REDIS => Finding::problem(
-            "redis",
-            format!("Redis {} is too old", server.version),
-            "Listmill needs Redis 6.2 or later.",
-        ),
-        (_, Some(policy)) => Finding::warning(
-            "redis",
-            format!("it answers, but throws keys away when its memory is full ({policy})"),
-            "Set maxmemory-policy to noeviction: messages that vanish are sent again, but late.",
-        ),
-        _ => Finding::ok("redis", format!("Redis {} answers", server.version)),
-    });
+    found.into_iter().for_each(|finding| drop(findings.send(finding)));
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use listmill_shared::app::doctor::{Finding, State};
 use listmill_shared::settings::{ProviderKind, Settings};
-use listmill_worker::doctor::{Finding, State, Targets, examine};
+use listmill_worker::doctor::{Targets, examine};
 use listmill_worker::provider::smtp_config;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -31,6 +32,7 @@ pub async fn run(context: Context) -> Result<ExitCode> {
                 machine::files(&context.settings, &findings),
                 machine::database(&context, &findings),
                 machine::redis(&context, &findings),
+                machine::own_mail(&context.settings, &findings),
                 mail(&context, &findings),
             );
         };

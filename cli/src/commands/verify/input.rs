@@ -1,7 +1,7 @@
 //! What is to be verified: one list, or addresses.
 //!
-//! A list is what its name says (`.csv .tsv .txt .ndjson .jsonl .json`, each also with `.gz`), or
-//! else what its beginning looks like; whether it is packed, its first bytes say.
+//! A list is what its name says (`.csv .tsv .txt .ndjson .jsonl .json .xlsx`, each also with `.gz`), or
+//! else what its beginning looks like; whether it is packed, or a workbook, its first bytes say.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Read};
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use futures::{Stream, StreamExt, stream};
+use listmill_shared::app::submit::looks::{Looks, looks};
 use listmill_shared::app::submit::read::Format;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::ReaderStream;
@@ -24,8 +25,6 @@ const HEAD: usize = 16 << 10;
 const PIECE: usize = 64 << 10;
 /// RFC 1952, 2.3.1.
 const GZIP: &[u8] = &[0x1f, 0x8b];
-/// What XLSX, ODS and other zipped documents begin with.
-const ZIP: &[u8] = b"PK\x03\x04";
 
 /// What the arguments name.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,18 +112,15 @@ impl List {
     ) -> Result<Self> {
         let mut head = Vec::with_capacity(HEAD);
         while head.len() < HEAD && (&mut reader).take(HEAD as u64).read_buf(&mut head).await? > 0 {}
-        ensure!(
-            !head.starts_with(ZIP),
-            "this is a spreadsheet or an archive, not a text file; save it as CSV (UTF-8)"
-        );
         let gzip = head.starts_with(GZIP);
-        let given = args.input_format.or_else(|| by_name(name));
-        let format = match (given, gzip) {
-            (Some(format), _) => format,
-            (None, false) => by_beginning(&head, args.column.is_some()),
-            (None, true) => by_beginning(&unpack(&head), args.column.is_some()),
+        let unpacked = if gzip { unpack(&head) } else { head.clone() };
+        let format = match args.input_format.or_else(|| by_name(name)) {
+            // Whatever it is called: an archive is no text, and what is in it is looked at when it is read.
+            _ if looks(&unpacked) == Looks::Zip => InputFormat::Xlsx,
+            Some(format) => format,
+            None => by_beginning(&unpacked, args.column.is_some()),
         };
-        let format = in_full(format, args.column.clone())?;
+        let format = in_full(format, args)?;
         Ok(Self { format, gzip, head: head.into(), rest: Some(reader) })
     }
 
@@ -138,7 +134,7 @@ impl List {
 /// A name without the endings that are known.
 pub fn stem(name: &str) -> &str {
     let unpacked = strip(name, "gz").unwrap_or(name);
-    let known = ["csv", "tsv", "tab", "txt", "ndjson", "jsonl", "json"];
+    let known = ["csv", "tsv", "tab", "txt", "ndjson", "jsonl", "json", "xlsx", "xlsm"];
     known.iter().find_map(|known| strip(unpacked, known)).unwrap_or(unpacked)
 }
 
@@ -156,6 +152,7 @@ fn by_name(name: &str) -> Option<InputFormat> {
         "txt" => Some(InputFormat::Text),
         "ndjson" | "jsonl" => Some(InputFormat::Ndjson),
         "json" => Some(InputFormat::Json),
+        "xlsx" | "xlsm" | "xls" | "ods" => Some(InputFormat::Xlsx),
         _ => None,
     }
 }
@@ -185,11 +182,16 @@ fn unpack(head: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn in_full(format: InputFormat, column: Option<String>) -> Result<Format> {
+fn in_full(format: InputFormat, args: &VerifyArgs) -> Result<Format> {
+    let (column, sheet) = (args.column.clone(), args.sheet.clone());
     Ok(match format {
+        InputFormat::Xlsx => Format::Workbook { column, sheet },
+        _ if sheet.is_some() => bail!("--sheet is for workbooks; this list is {format}"),
         InputFormat::Csv => Format::Csv { column, delimiter: None },
         InputFormat::Tsv => Format::Csv { column, delimiter: Some(b'\t') },
-        _ if column.is_some() => bail!("--column is for tables (CSV, TSV); this list is {format}"),
+        _ if column.is_some() => {
+            bail!("--column is for tables (CSV, TSV, XLSX); this list is {format}")
+        }
         InputFormat::Text => Format::Text,
         InputFormat::Ndjson => Format::Ndjson,
         InputFormat::Json => Format::Json,
@@ -204,6 +206,7 @@ impl Display for InputFormat {
             InputFormat::Text => "text",
             InputFormat::Ndjson => "NDJSON",
             InputFormat::Json => "JSON",
+            InputFormat::Xlsx => "XLSX",
         })
     }
 }
@@ -244,6 +247,7 @@ mod tests {
             ("a.b.txt", Some(InputFormat::Text)),
             ("a.jsonl", Some(InputFormat::Ndjson)),
             ("a.json", Some(InputFormat::Json)),
+            ("a.XLSX", Some(InputFormat::Xlsx)),
             ("list.gz", None),
             ("list", None),
         ] {

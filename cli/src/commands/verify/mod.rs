@@ -26,6 +26,7 @@ use listmill_shared::domain::id::{AccountId, TaskId};
 use listmill_shared::domain::task::{Task, TaskStatus};
 use listmill_shared::settings::{ProviderKind, Settings};
 use listmill_shared::store::Store;
+use listmill_worker::Home;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -190,7 +191,8 @@ impl Mill {
         };
         let (app, account) = context.shutdown.or_interrupted(opening).await?;
         let drain = context.shutdown.drain.child_token();
-        let work = listmill_worker::run(app.clone(), provider.clone(), drain.clone());
+        let (working, asked) = (app.clone(), provider.clone());
+        let work = listmill_worker::run(working, asked, drain.clone(), Home::Shared);
         let worker = tokio::spawn(async move { work.await.context("the worker stopped") });
         Ok(Self { app, account, provider, drain, worker, _folder: folder })
     }
@@ -207,7 +209,9 @@ impl Mill {
         let submission = Submission {
             account: self.account,
             key: None,
+            by: None,
             key_limited: false,
+            sandbox: false,
             format: list.format.clone(),
             gzip: list.gzip,
             name: Some(name.clone()),
@@ -320,6 +324,9 @@ fn refused(name: &str, error: SubmitError) -> anyhow::Error {
         SubmitError::Read(
             error @ (ReadError::NoAddressColumn { .. } | ReadError::ColumnNotFound { .. }),
         ) => anyhow!("{name}: {error} The option is --column."),
+        SubmitError::Read(error @ ReadError::SheetNotFound { .. }) => {
+            anyhow!("{name}: {error} The option is --sheet.")
+        }
         error => anyhow!("{name}: {error}"),
     }
 }

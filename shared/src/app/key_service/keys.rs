@@ -5,15 +5,17 @@
 
 use super::{ServiceError, require, require_somewhere};
 use crate::app::App;
-use crate::app::keys::{KeyError, step_aside};
-use crate::domain::audit::{Actor, Origin};
+use crate::app::keys::KeyError;
+use crate::app::rotation::step_aside;
+use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{ApiId, KeyId};
 use crate::domain::key::service::{Change, ServiceFields, change, check_form};
 use crate::domain::key::{Key, Scopes, Secret, Service};
 use crate::domain::root_key::{Action, RootKey};
 use crate::store::StoreError;
-use crate::store::keys::{Edited, Filter, Hashed, Mark};
+use crate::store::key_edits::{Edited, Hashed, Mark};
+use crate::store::keys::Filter;
 
 impl From<KeyError> for ServiceError {
     fn from(error: KeyError) -> Self {
@@ -33,11 +35,6 @@ fn own(root: &RootKey, key: &Key, action: Action) -> Result<ApiId, ServiceError>
     let api = key.api.filter(|_| key.account == root.account).ok_or(ServiceError::NoKey)?;
     require(root, action, Some(api))?;
     Ok(api)
-}
-
-/// Who changes it, for the audit log.
-fn by(root: &RootKey) -> Origin {
-    Origin { actor: Actor::Root(root.id), ip: None, request_id: None }
 }
 
 /// What it is called there.
@@ -78,6 +75,7 @@ impl App {
         api: ApiId,
         form: Form,
         fields: ServiceFields,
+        by: &Origin,
     ) -> Result<(KeyId, Secret), ServiceError> {
         require_somewhere(root, Action::CreateKey)?;
         let bytes = check_form(&form.prefix, form.bytes)?;
@@ -95,10 +93,8 @@ impl App {
             ..Key::new(id, root.account, start, String::new(), now)
         };
         fields.apply(&mut key, now)?;
-        self.store_secret(&secret, async |hashed| {
-            self.store.create_key(&key, hashed, &by(root)).await
-        })
-        .await?;
+        self.store_secret(&secret, async |hashed| self.store.create_key(&key, hashed, by).await)
+            .await?;
         tracing::info!(key = %id, api = %api, root_key = %root.id, "key of an api made");
         Ok((id, secret))
     }
@@ -140,7 +136,7 @@ impl App {
     }
 
     /// A presented key of an api, deleted ones included, on the state of this moment.
-    pub(super) async fn find_service_key(
+    pub(in crate::app) async fn find_service_key(
         &self,
         secret: &Secret,
     ) -> Result<Option<Key>, StoreError> {
@@ -178,6 +174,7 @@ impl App {
         root: &RootKey,
         id: KeyId,
         action: Action,
+        by: &Origin,
         edit: impl FnOnce(&mut Key, Millis) -> Result<(), ServiceError> + Send,
     ) -> Result<Key, ServiceError> {
         self.service_key(root, id, action).await?;
@@ -188,8 +185,7 @@ impl App {
             key.service.updated_at = Some(now);
             Ok(())
         };
-        let by = by(root);
-        let mark = Mark { action: action_of(action), by: &by };
+        let mark = Mark { action: action_of(action), by };
         let (_, key) = match self.store.edit_key(id, None, checked, mark, now).await? {
             Edited::Missing => return Err(ServiceError::NoKey),
             Edited::Refused(error) => return Err(error),
@@ -205,9 +201,10 @@ impl App {
         root: &RootKey,
         id: KeyId,
         fields: ServiceFields,
+        by: &Origin,
     ) -> Result<Key, ServiceError> {
         let edit = |key: &mut Key, now: Millis| Ok(fields.apply(key, now)?);
-        self.edit_service_key(root, id, Action::UpdateKey, edit).await
+        self.edit_service_key(root, id, Action::UpdateKey, by, edit).await
     }
 
     /// Changes what is left of its credits.
@@ -216,12 +213,13 @@ impl App {
         root: &RootKey,
         id: KeyId,
         how: Change,
+        by: &Origin,
     ) -> Result<Key, ServiceError> {
         let edit = |key: &mut Key, now: Millis| {
             key.credit_limit = change(key.credit_limit, how, now)?;
             Ok(())
         };
-        self.edit_service_key(root, id, Action::UpdateKey, edit).await
+        self.edit_service_key(root, id, Action::UpdateKey, by, edit).await
     }
 
     /// Deletes a key of an api; `erase`: what is said of it, too. The hash of its secret stays, so that attempts
@@ -231,6 +229,7 @@ impl App {
         root: &RootKey,
         id: KeyId,
         erase: bool,
+        by: &Origin,
     ) -> Result<(), ServiceError> {
         let edit = |key: &mut Key, now: Millis| {
             key.deleted_at = Some(now);
@@ -243,7 +242,7 @@ impl App {
             }
             Ok(())
         };
-        self.edit_service_key(root, id, Action::DeleteKey, edit).await.map(|_| ())
+        self.edit_service_key(root, id, Action::DeleteKey, by, edit).await.map(|_| ())
     }
 
     /// Puts a new key in the place of one: same settings, and one limit of credits and one budget of uses for
@@ -253,6 +252,7 @@ impl App {
         root: &RootKey,
         id: KeyId,
         grace_ms: i64,
+        by: &Origin,
     ) -> Result<(KeyId, Secret), ServiceError> {
         let old = self.service_key(root, id, Action::CreateKey).await?;
         let now = self.now();
@@ -264,11 +264,10 @@ impl App {
             own(root, old, Action::CreateKey)?;
             let mut key = Key { id: new, start, created_at: now, ..old.clone() };
             key.service.updated_at = None;
-            step_aside(old, new, grace_ms, now)?;
+            step_aside(old, new, now.saturating_add(grace_ms), now)?;
             Ok(key)
         };
-        let by = by(root);
-        let mark = Mark { action: "key.rotate", by: &by };
+        let mark = Mark { action: "key.rotate", by };
         let edited = self
             .store_secret(&secret, async |hashed| {
                 self.store.replace_key(id, None, edit, hashed, mark, now).await

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod verify;
 
 use super::App;
+use crate::domain::audit::Origin;
 use crate::domain::id::{AccountId, ApiId, RootKeyId};
 use crate::domain::key::fields::BadField;
 use crate::domain::key::{Key, KeyHash, Secret};
@@ -17,7 +18,7 @@ use crate::domain::root_key::{Action, MOST, PREFIX, RootKey, is_permission};
 use crate::queue::Queue;
 use crate::store::apis::KeyApi;
 use crate::store::gather::Gather;
-use crate::store::keys::Hashed;
+use crate::store::key_edits::Hashed;
 use crate::store::root_keys::FoundRoot;
 use crate::store::spend::Spender;
 use crate::store::{Store, StoreError};
@@ -38,15 +39,11 @@ pub struct Service {
 
 impl Service {
     pub(super) fn new(store: &Store, queue: &Queue) -> Self {
-        let redis = match queue {
-            Queue::Redis(redis) => Some((**redis).clone()),
-            Queue::Memory(_) => None,
-        };
         Self {
             keys: store.gather_api_keys(),
             roots: store.gather_root_keys(),
             spender: Spender::new(store),
-            windows: Windows::new(redis),
+            windows: Windows::new(queue.redis()),
         }
     }
 }
@@ -109,7 +106,7 @@ impl App {
         let mut found = None;
         for hash in hashes {
             let one = self.service.roots.get(hash).await?.ok_or(StoreError::Away)?;
-            let there = one.root.is_some();
+            let there = one.root.is_some() || one.gone.is_some();
             found = Some(one);
             if there {
                 break;
@@ -124,6 +121,7 @@ impl App {
         account: AccountId,
         name: &str,
         permissions: Vec<String>,
+        by: &Origin,
     ) -> Result<(RootKey, Secret), ServiceError> {
         let field = |field, want| BadField { field, want };
         check_name(name)?;
@@ -150,14 +148,20 @@ impl App {
         };
         let pepper = self.peppers()?.newest();
         let hash = pepper.hash(&secret);
-        self.store.create_root_key(&root, Hashed { hash: &hash, pepper: pepper.id() }).await?;
+        let hashed = Hashed { hash: &hash, pepper: pepper.id() };
+        self.store.create_root_key(&root, hashed, by).await?;
         tracing::info!(root_key = %root.id, account = %account, "root key made");
         Ok((root, secret))
     }
 
-    /// Deletes a root key; was it there?
-    pub async fn delete_root_key(&self, id: RootKeyId) -> Result<bool, StoreError> {
-        let there = self.store.delete_root_key(id, self.now()).await?;
+    /// Deletes a root key; was it there? `reason`: why, where nobody asked for it.
+    pub async fn delete_root_key(
+        &self,
+        id: RootKeyId,
+        reason: Option<&str>,
+        by: &Origin,
+    ) -> Result<bool, StoreError> {
+        let there = self.store.delete_root_key(id, reason, by, self.now()).await?;
         if there {
             tracing::info!(root_key = %id, "root key deleted");
         }
@@ -165,12 +169,17 @@ impl App {
     }
 
     /// Makes an api.
-    pub async fn create_key_api(&self, root: &RootKey, name: &str) -> Result<ApiId, ServiceError> {
+    pub async fn create_key_api(
+        &self,
+        root: &RootKey,
+        name: &str,
+        by: &Origin,
+    ) -> Result<ApiId, ServiceError> {
         require(root, Action::CreateApi, None)?;
         check_name(name)?;
         let now = self.now();
         let api = KeyApi { id: ApiId::new(&self.ids, now), name: name.to_owned() };
-        self.store.create_api(root.account, &api, now).await?;
+        self.store.create_api(root.account, &api, by, now).await?;
         tracing::info!(api = %api.id, root_key = %root.id, "api made");
         Ok(api.id)
     }
@@ -184,11 +193,16 @@ impl App {
     }
 
     /// Deletes an api; its keys are no longer found from now on.
-    pub async fn delete_key_api(&self, root: &RootKey, id: ApiId) -> Result<(), ServiceError> {
+    pub async fn delete_key_api(
+        &self,
+        root: &RootKey,
+        id: ApiId,
+        by: &Origin,
+    ) -> Result<(), ServiceError> {
         require_somewhere(root, Action::DeleteApi)?;
         self.own_api(root, id).await?;
         require(root, Action::DeleteApi, Some(id))?;
-        match self.store.delete_api(root.account, id, self.now()).await? {
+        match self.store.delete_api(root.account, id, by, self.now()).await? {
             true => {
                 tracing::info!(api = %id, root_key = %root.id, "api deleted");
                 Ok(())

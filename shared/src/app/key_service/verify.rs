@@ -10,11 +10,12 @@ use std::net::IpAddr;
 use super::{ServiceError, require_somewhere};
 use crate::app::App;
 use crate::domain::clock::Millis;
-use crate::domain::id::ApiId;
+use crate::domain::id::{ApiId, KeyId};
 use crate::domain::key::fields::BadField;
 use crate::domain::key::service::{RateLimit, check_limit_name, check_window, remaining};
 use crate::domain::key::{Key, Refusal, Secret};
 use crate::domain::permission::Question;
+use crate::domain::request::Outcome;
 use crate::domain::root_key::{Action, RootKey};
 use crate::store::spend::Taking;
 use crate::throttle::windows::{Standing, Window};
@@ -110,6 +111,27 @@ pub struct Verified {
     pub remaining: Option<i64>,
     /// The rate limits that were judged.
     pub limits: Vec<JudgedLimit>,
+    /// Which key of the account was presented, whether it is told or not: one that is deleted, say.
+    pub presented: Option<KeyId>,
+}
+
+impl Verified {
+    /// The same in the gate's words, for the request log.
+    pub fn outcome(&self) -> Outcome {
+        match self.code {
+            Code::Valid => Outcome::Accepted,
+            Code::NotFound => Outcome::Unknown,
+            Code::Forbidden => Outcome::NotAllowed,
+            Code::InsufficientPermissions => Outcome::Scope,
+            Code::UsageExceeded => Outcome::CreditLimit,
+            Code::RateLimited => Outcome::RateLimit,
+            Code::Disabled if self.key.as_ref().is_some_and(|key| !key.disabled) => {
+                Outcome::Suspended
+            }
+            Code::Disabled => Outcome::Disabled,
+            Code::Expired => Outcome::Expired,
+        }
+    }
 }
 
 impl App {
@@ -120,20 +142,33 @@ impl App {
         asked: Verification,
     ) -> Result<Verified, ServiceError> {
         require_somewhere(root, Action::VerifyKey)?;
-        let nobody =
-            || Verified { code: Code::NotFound, key: None, remaining: None, limits: Vec::new() };
-        let Some(secret) = Secret::foreign(&asked.secret) else { return Ok(nobody()) };
+        let nobody = |presented| Verified {
+            code: Code::NotFound,
+            key: None,
+            remaining: None,
+            limits: Vec::new(),
+            presented,
+        };
+        let Some(secret) = Secret::foreign(&asked.secret) else { return Ok(nobody(None)) };
+        // Another account's is none here, and is not written down as anybody's.
         let found = self.find_service_key(&secret).await?;
+        let found = found.filter(|key| key.account == root.account);
+        let presented = found.as_ref().map(|key| key.id);
         let Some(key) = found.filter(|key| own(root, key, asked.apis.as_deref())) else {
-            return Ok(nobody());
+            return Ok(nobody(presented));
         };
         let now = self.now();
         let left = remaining(key.credit_limit, now);
-        let refused =
-            |code, limits, key| Verified { code, key: Some(key), remaining: left, limits };
+        let refused = |code, limits, key| Verified {
+            code,
+            key: Some(key),
+            remaining: left,
+            limits,
+            presented,
+        };
         if let Some(code) = judge(&key, asked.from, asked.permissions.as_ref(), now) {
             return Ok(if code == Code::NotFound {
-                nobody()
+                nobody(presented)
             } else {
                 refused(code, Vec::new(), key)
             });
@@ -148,7 +183,8 @@ impl App {
                 let taking = Taking { key: key.budget, credits: asked.cost, now };
                 let taken = self.service.spender.take(taking).await?;
                 let code = if taken.granted { Code::Valid } else { Code::UsageExceeded };
-                Ok(Verified { code, key: Some(key), remaining: taken.left, limits })
+                let remaining = taken.left;
+                Ok(Verified { code, key: Some(key), remaining, limits, presented })
             }
             _ => Ok(refused(Code::Valid, limits, key)),
         }
@@ -244,7 +280,7 @@ fn limits_to_judge(own: &[RateLimit], named: &[Named]) -> Result<Vec<(RateLimit,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::id::{AccountId, Ids, KeyId};
+    use crate::domain::id::{AccountId, Ids};
     use crate::domain::key::Suspension;
 
     #[test]
@@ -273,6 +309,34 @@ mod tests {
         assert_eq!(code(&key, None), Some(Code::Disabled));
         key.deleted_at = Some(2);
         assert_eq!(code(&key, None), Some(Code::NotFound));
+    }
+
+    #[test]
+    fn a_verdict_has_the_gates_word() {
+        let ids = Ids::seeded(1);
+        let (id, account) = (KeyId::new(&ids, 1), AccountId::new(&ids, 1));
+        let key = Key::new(id, account, String::from("prod_abcd"), String::new(), 1);
+        let of = |code, disabled| {
+            let key = Some(Key { disabled, ..key.clone() });
+            let verified =
+                Verified { code, key, remaining: None, limits: Vec::new(), presented: Some(id) };
+            verified.outcome().as_str()
+        };
+        for (code, word) in [
+            (Code::Valid, "accepted"),
+            (Code::NotFound, "unknown"),
+            (Code::Forbidden, "not_allowed"),
+            (Code::InsufficientPermissions, "scope"),
+            (Code::UsageExceeded, "credit_limit"),
+            (Code::RateLimited, "rate_limit"),
+            (Code::Expired, "expired"),
+        ] {
+            assert_eq!(of(code, false), word);
+        }
+        assert_eq!(
+            (of(Code::Disabled, true), of(Code::Disabled, false)),
+            ("disabled", "suspended")
+        );
     }
 
     #[test]

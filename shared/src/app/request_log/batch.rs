@@ -1,8 +1,9 @@
 //! Decisions become a [`Batch`]: numbered, added up, and thinned out where there are too many.
 //!
 //! * Refusals always have a row. Of accepted calls, the first so many of each second of this process have one;
-//!   usage and the last use count them all. A batch has one row at least, by which it is known again when it
-//!   was written and the answer was lost.
+//!   usage and the last use count them all. Accepted verifications of keys of apis have none: the request that
+//!   asked for them has. A batch has one row at least, by which it is known again when it was written and the
+//!   answer was lost.
 //! * The networks of a key are told apart up to [`NETWORKS`] in an hour, by this process; what comes from
 //!   further ones is counted as `other`. What is remembered for that is bounded, too ([`KEYS`]).
 
@@ -48,7 +49,7 @@ impl Batcher {
         let mut counts: BTreeMap<Millis, i64> = BTreeMap::new();
         let mut last: BTreeMap<KeyId, LastUse> = BTreeMap::new();
         let mut rows = Vec::with_capacity(decisions.len());
-        let mut left_out = 0;
+        let (mut left_out, mut spare) = (0, None);
         for decision in decisions {
             let group = self.group(&decision);
             let day = Group { at: By::Day.start_of(group.at), ..group.clone() };
@@ -59,10 +60,16 @@ impl Batcher {
             if accepted {
                 note_use(&mut last, &decision);
             }
-            if accepted && !self.sample.takes(decision.at) && !rows.is_empty() {
+            if accepted && (decision.is_verification() || !self.sample.takes(decision.at)) {
                 left_out += 1;
+                spare = spare.or(Some((hour, decision)));
                 continue;
             }
+            *counts.entry(hour).or_default() += 1;
+            rows.push((self.number(decision.at), decision));
+        }
+        if let (true, Some((hour, decision))) = (rows.is_empty(), spare) {
+            left_out -= 1;
             *counts.entry(hour).or_default() += 1;
             rows.push((self.number(decision.at), decision));
         }
@@ -170,7 +177,7 @@ impl Networks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::request::{DAY_MS, HOUR_MS};
+    use crate::domain::request::{DAY_MS, HOUR_MS, VERIFICATION};
     use proptest::prelude::*;
 
     const START: Millis = 1_800_000_000_000;
@@ -209,6 +216,32 @@ mod tests {
         // The next second has room again.
         let next = vec![decision(key, START + 1_000, Outcome::Accepted, "192.0.2.1")];
         assert_eq!(batcher.batch(next).1, 0);
+    }
+
+    #[test]
+    fn accepted_verifications_are_counted_and_have_no_row() {
+        let key = Some(KeyId::new(&Ids::seeded(1), START));
+        let mut batcher = Batcher::new(Ids::seeded(2), 1_000);
+        let of = |at, outcome, route: &str| Decision {
+            route: route.into(),
+            ..decision(key, at, outcome, "192.0.2.1")
+        };
+        let (batch, left_out) = batcher.batch(vec![
+            of(START, Outcome::Accepted, VERIFICATION),
+            of(START + 1, Outcome::Accepted, "/v2/keys.verifyKey"),
+            of(START + 2, Outcome::Expired, VERIFICATION),
+            of(START + 3, Outcome::Accepted, VERIFICATION),
+        ]);
+        let rows: Vec<i64> = batch.rows.iter().map(|(_, row)| row.at - START).collect();
+        assert_eq!((rows, left_out), (vec![1, 2], 2));
+        let sum: i64 = batch.hours.iter().map(|(_, count)| count).sum();
+        assert_eq!((sum, batch.last[0].1.at), (4, START + 3));
+        // A batch of nothing else is known again by one of them.
+        let alone = vec![of(START, Outcome::Accepted, VERIFICATION); 3];
+        let (batch, left_out) = batcher.batch(alone);
+        assert_eq!((batch.rows.len(), left_out), (1, 2));
+        assert_eq!(batch.counts, [(By::Hour.start_of(START), 1)]);
+        assert!(batcher.batch(Vec::new()).0.rows.is_empty());
     }
 
     #[test]

@@ -9,30 +9,42 @@
 //! The writer stores blocks in bounded transactions under a task that is `ingesting` and that
 //! nobody sees; a last short one checks the balance, remembers the answer and makes it `queued`. No
 //! transaction waits for the client. What is abandoned is removed here, or by the sweeper.
+//!
+//! A workbook cannot be read as it arrives: the reader thread writes it into a temporary file, waits for its turn
+//! ([`workbooks`]), and then reads that. What a body is, its first bytes say, whatever was said of it ([`looks`]).
 
 pub mod dedupe;
+pub mod looks;
 pub mod read;
+mod reader;
 mod source;
+mod workbooks;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use self::read::{Block, Format, Limits, ReadError, Summary};
+use self::read::{Block, Book, Format, Limits, ReadError, Summary};
+use self::reader::ListReader;
 pub use self::source::BodyError;
 use self::source::{ChunkReader, Unpacked, feed};
+pub use self::workbooks::Workbooks;
 use super::App;
 use super::control::ERASING;
+use crate::domain::audit::{Actor, Change, Origin};
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::ledger::Kind;
 use crate::domain::task::{Submitted, Tally, Task, TaskStatus};
 use crate::store::StoreError;
+use crate::store::audit_log::write_down;
 use crate::store::idempotency::{self, Remembered, RequestKey};
-use crate::store::keys;
-use crate::store::tasks::{Accept, NewBatch, NewRows, NewTask};
+use crate::store::key_credits;
+use crate::store::receive::{Accept, NewBatch, NewRows, NewTask};
 
 /// Pieces of the body that may wait for the reader.
 const BODY_PIECES: usize = 16;
@@ -43,6 +55,9 @@ const BLOCKS_AT_ONCE: usize = 32;
 /// …unless the next one takes longer than this.
 const BLOCKS_WAIT: Duration = Duration::from_millis(100);
 
+/// While nothing of a list is stored yet (a workbook arrives, or waits for its turn), it says so often that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
 /// Renders a task as the answer to its submission: status and body.
 pub type Answer = fn(&Task, now: i64) -> (i16, String);
 
@@ -52,8 +67,12 @@ pub struct Submission {
     pub account: AccountId,
     /// The key that submits it; history only.
     pub key: Option<KeyId>,
+    /// The person who submits it, where no key does: written down in the audit log.
+    pub by: Option<Origin>,
     /// The key has a limit of credits of its own.
     pub key_limited: bool,
+    /// It is a test key: the sandbox verifies, and nothing is held or charged.
+    pub sandbox: bool,
     /// How the list is written.
     pub format: Format,
     /// Whether it is packed with gzip.
@@ -68,6 +87,21 @@ pub struct Submission {
     pub idempotency: Option<(RequestKey, String)>,
     /// Renders the answer that is remembered.
     pub answer: Answer,
+}
+
+impl Submission {
+    /// Credits that such a list costs at most.
+    fn cost(&self, submitted: Submitted) -> i64 {
+        if self.sandbox { 0 } else { submitted.chargeable() }
+    }
+
+    /// The person who submits it, by their email.
+    fn person(&self) -> Option<String> {
+        match self.by.as_ref().map(|by| &by.actor) {
+            Some(Actor::Person(email)) => Some(email.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// What a submission came to.
@@ -88,8 +122,12 @@ pub enum Accepted {
     Counted {
         /// What the list holds.
         submitted: Submitted,
+        /// Credits that it costs at most.
+        cost: i64,
         /// What may be spent.
         balance: i64,
+        /// What was read of a workbook.
+        book: Option<Book>,
     },
 }
 
@@ -99,6 +137,14 @@ pub enum SubmitError {
     /// The list itself.
     #[error(transparent)]
     Read(ReadError),
+    /// A test key submits more than it may.
+    #[error(
+        "A test key takes lists of up to {limit} addresses. Send fewer, or submit the list with a live key."
+    )]
+    SandboxTooLong {
+        /// The setting `test_task_addresses`.
+        limit: u64,
+    },
     /// How it came in.
     #[error(transparent)]
     Body(BodyError),
@@ -175,10 +221,19 @@ impl App {
         if submission.dry_run {
             let Received { summary, .. } = self.receive(&submission, None, body).await?;
             let balance = self.store.balance(submission.account, Kind::Email).await?;
-            return Ok(Accepted::Counted { submitted: counts(&summary), balance });
+            let submitted = counts(&summary);
+            let cost = submission.cost(submitted);
+            let book = summary.book;
+            return Ok(Accepted::Counted { submitted, cost, balance, book });
         }
         let task = TaskId::new(&self.ids, self.now());
-        let new = NewTask { id: task, account: submission.account, created_by_key: submission.key };
+        let new = NewTask {
+            id: task,
+            account: submission.account,
+            created_by_key: submission.key,
+            created_by_person: submission.person(),
+            sandbox: submission.sandbox,
+        };
         self.store.open_task(&new, self.now()).await?;
         let accepted = self.receive_and_accept(&submission, task, body).await;
         if !matches!(&accepted, Ok(Accepted::Task { id: Some(_), .. })) {
@@ -206,10 +261,11 @@ impl App {
             ));
         }
         let counts = counts(&summary);
+        let needed = submission.cost(counts);
         let balance = self.store.balance(submission.account, Kind::Email).await?;
         let allow_partial = submission.allow_partial || summary.options.allow_partial;
-        if !allow_partial && balance < counts.chargeable() {
-            return Err(SubmitError::Insufficient { needed: counts.chargeable(), balance });
+        if !allow_partial && balance < needed {
+            return Err(SubmitError::Insufficient { needed, balance });
         }
         let accept = Accept {
             name: summary.options.name.or_else(|| submission.name.clone()),
@@ -218,7 +274,7 @@ impl App {
             stored: written.batches + written.rows,
             header: summary.header,
             delimiter: summary.delimiter,
-            key_reserved: submission.key.map(|_| 0),
+            key_reserved: submission.key.filter(|_| !submission.sandbox).map(|_| 0),
         };
         self.accept(submission, task, accept, &fingerprint).await
     }
@@ -235,6 +291,8 @@ impl App {
             id,
             account: submission.account,
             created_by_key: submission.key,
+            created_by_person: submission.person(),
+            sandbox: submission.sandbox,
             name: accept.name.clone(),
             status: TaskStatus::Queued,
             pause_reason: None,
@@ -250,9 +308,10 @@ impl App {
         let (status, body) = (submission.answer)(&task, now);
         let mut tx = self.store.begin().await?;
         // The key before the task: nobody else has this task, so the order of locks does not matter here.
-        if let Some(key) = submission.key.filter(|_| submission.key_limited) {
-            let needed = accept.submitted.chargeable();
-            match keys::take(&mut tx, key, needed, now).await? {
+        let limited = submission.key_limited && !submission.sandbox;
+        if let Some(key) = submission.key.filter(|_| limited) {
+            let needed = submission.cost(accept.submitted);
+            match key_credits::take(&mut tx, key, needed, now).await? {
                 Ok(true) => accept.key_reserved = Some(needed),
                 Ok(false) => {}
                 Err(limit) => {
@@ -276,6 +335,12 @@ impl App {
                 };
             }
         }
+        if let Some(by) = &submission.by {
+            let (name, addresses) = (&task.name, task.submitted.unique);
+            let shown = json!({ "name": name, "addresses": addresses });
+            let change = Change::new(by, Some(submission.account), "task.submit", id).after(shown);
+            write_down(&mut tx, &change, now).await?;
+        }
         tx.commit().await?;
         if let Err(error) = self.dispatch().await {
             tracing::warn!(%error, task = %id, "not dispatched; the sweeper will");
@@ -293,17 +358,29 @@ impl App {
         let (pieces, pieces_out) = mpsc::channel(BODY_PIECES);
         let (blocks, blocks_out) = mpsc::channel(BLOCKS);
         let settings = &self.settings;
+        let most_addresses = match submission.sandbox {
+            true => settings.max_addresses.min(settings.test_task_addresses),
+            false => settings.max_addresses,
+        };
         let limits = Limits {
-            addresses: settings.max_addresses,
+            addresses: most_addresses,
             line_bytes: settings.max_line_bytes,
             batch_size: settings.batch_size,
             ..Limits::default()
         };
-        let (format, key) = (submission.format.clone(), self.ids.bytes());
         let (gzip, most) = (submission.gzip, settings.max_body_bytes);
+        let reader = ListReader {
+            format: submission.format.clone(),
+            limits,
+            key: self.ids.bytes(),
+            account: submission.account,
+            most_of_workbook: settings.max_workbook_bytes,
+            workbooks: Arc::clone(&self.workbooks),
+            temporary: self.temporary.of(submission.account),
+        };
         let reading = tokio::task::spawn_blocking(move || {
             let input = Unpacked::new(ChunkReader::new(pieces_out), gzip, most);
-            read::read(&format, input, &limits, key, &mut |block| {
+            reader.read(input, &mut |block| {
                 blocks.blocking_send(block).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
             })
         });
@@ -313,13 +390,19 @@ impl App {
                 hash.update(piece);
             }
         });
-        let ((), written, read) = tokio::join!(feeding, self.write(task, blocks_out), reading);
+        let writing = self.write(task, submission.sandbox, blocks_out);
+        let ((), written, read) = tokio::join!(feeding, writing, reading);
         // The writer's failure makes the reader's: it goes first.
         let written = written?;
         let summary = read.map_err(|_| SubmitError::Store(StoreError::Away))?.map_err(|error| {
             match source::body_error(&error) {
                 Some(body) => SubmitError::Body(body),
-                None => SubmitError::Read(error),
+                None => match error {
+                    ReadError::TooManyAddresses { limit } if submission.sandbox => {
+                        SubmitError::SandboxTooLong { limit }
+                    }
+                    error => SubmitError::Read(error),
+                },
             }
         })?;
         let fingerprint = fingerprint.map(|hash| hash.finalize().to_vec()).unwrap_or_default();
@@ -329,11 +412,23 @@ impl App {
     async fn write(
         &self,
         task: Option<TaskId>,
+        sandbox: bool,
         mut blocks: mpsc::Receiver<Block>,
     ) -> Result<Written, StoreError> {
         let mut written = Written::default();
         let mut some = Vec::with_capacity(BLOCKS_AT_ONCE);
-        while let Some(first) = blocks.recv().await {
+        loop {
+            let first = match tokio::time::timeout(SIGN_OF_LIFE, blocks.recv()).await {
+                Ok(Some(first)) => first,
+                Ok(None) => break,
+                Err(_) => {
+                    if let Some(task) = task {
+                        let stored = written.batches + written.rows;
+                        self.store.receive(task, stored, &[], &[], self.now()).await?;
+                    }
+                    continue;
+                }
+            };
             some.push(first);
             while some.len() < BLOCKS_AT_ONCE
                 && let Ok(Some(block)) = tokio::time::timeout(BLOCKS_WAIT, blocks.recv()).await
@@ -348,7 +443,7 @@ impl App {
                             no: no as i32,
                             first_seq: first_seq as i64,
                             addresses: addresses as i32,
-                            chargeable: chargeable as i32,
+                            chargeable: if sandbox { 0 } else { chargeable as i32 },
                             payload,
                         });
                     }

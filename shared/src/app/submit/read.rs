@@ -23,14 +23,17 @@ mod lines;
 mod table;
 #[cfg(test)]
 mod tests;
+mod workbook;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 pub use error::ReadError;
+pub use workbook::{Book, Wanted};
 
 use self::cut::{Cell, Cut, Cutter, Cutting, Section};
 use self::guard::Guard;
 use super::dedupe::MAX_ADDRESSES;
+use crate::app::temporary::{Share, TemporaryFile};
 use crate::domain::address;
 
 /// How the list is written.
@@ -49,6 +52,13 @@ pub enum Format {
     Text,
     /// Per line a JSON string, or an object with an `email`.
     Ndjson,
+    /// A workbook (XLSX).
+    Workbook {
+        /// The address column: its header (any case), its number from 1, or its letter. `None`: found out.
+        column: Option<String>,
+        /// The sheet by its name (any case). `None`: the first one with rows.
+        sheet: Option<String>,
+    },
 }
 
 /// Bounds of what is accepted and of what is kept in memory.
@@ -134,9 +144,14 @@ pub struct Summary {
     pub delimiter: u8,
     /// From a JSON body; default otherwise.
     pub options: Options,
+    /// Of a workbook.
+    pub book: Option<Book>,
 }
 
-/// Reads the whole list. `dedupe_key` must be random, so that nobody can construct addresses that
+/// Takes blocks; its errors come back as [`ReadError::Io`] with their source intact.
+pub type Sink<'s> = &'s mut (dyn FnMut(Block) -> std::io::Result<()> + Send);
+
+/// Reads the whole list, which is no workbook. `dedupe_key` must be random, so that nobody can construct addresses that
 /// are taken for duplicates. Errors of `input` and of `sink` come back as [`ReadError::Io`] with
 /// their source intact.
 pub fn read(
@@ -144,7 +159,31 @@ pub fn read(
     input: impl Read,
     limits: &Limits,
     dedupe_key: [u8; 32],
-    sink: &mut (dyn FnMut(Block) -> std::io::Result<()> + Send),
+    sink: Sink<'_>,
+) -> Result<Summary, ReadError> {
+    read_with(limits, dedupe_key, sink, |intake| parse(format, input, intake))
+}
+
+/// Likewise, a workbook.
+pub fn read_workbook(
+    wanted: &Wanted,
+    file: TemporaryFile,
+    temporary: &Share,
+    limits: &Limits,
+    dedupe_key: [u8; 32],
+    sink: Sink<'_>,
+) -> Result<Summary, ReadError> {
+    read_with(limits, dedupe_key, sink, |intake| {
+        let (header, book) = workbook::read(wanted, file, temporary, intake)?;
+        Ok(OfFile { header, book: Some(book), ..OfFile::default() })
+    })
+}
+
+fn read_with(
+    limits: &Limits,
+    dedupe_key: [u8; 32],
+    sink: Sink<'_>,
+    parse: impl FnOnce(&mut Intake) -> Result<OfFile, ReadError>,
 ) -> Result<Summary, ReadError> {
     let limits = limits.clamped();
     let cutter = Cutter::new(limits, dedupe_key, sink)?;
@@ -152,13 +191,14 @@ pub fn read(
         let mut cutting = Cutting::new(scope, cutter);
         let mut hand_on = |section| cutting.cut(section);
         let mut intake = Intake::new(limits, &mut hand_on);
-        let parsed = parse(format, input, &mut intake);
+        let parsed = parse(&mut intake);
         let Intake { section, submitted, delimiter, .. } = intake;
         let last = parsed.and_then(|of_file| match submitted {
             0 => Err(ReadError::EmptyList),
             _ => Ok((section, of_file)),
         });
-        let (Cut { unique, invalid_syntax }, (header, options)) = cutting.finish(last)?;
+        let (Cut { unique, invalid_syntax }, of_file) = cutting.finish(last)?;
+        let OfFile { header, options, book } = of_file;
         Ok(Summary {
             submitted,
             unique,
@@ -167,26 +207,34 @@ pub fn read(
             header,
             delimiter,
             options,
+            book,
         })
     })
 }
 
-/// What a file says beside its rows: the header, if it has one, and the options.
-type OfFile = (Option<Vec<u8>>, Options);
+/// What a file says beside its rows.
+#[derive(Default)]
+struct OfFile {
+    header: Option<Vec<u8>>,
+    options: Options,
+    book: Option<Book>,
+}
 
 fn parse(format: &Format, input: impl Read, intake: &mut Intake) -> Result<OfFile, ReadError> {
     let line_bytes = intake.limits.line_bytes;
-    let (mut header, mut options) = OfFile::default();
+    let mut of_file = OfFile::default();
     match format {
-        Format::Json => options = json::read(Guard::for_tokens(input, line_bytes), intake)?,
+        Format::Json => of_file.options = json::read(Guard::for_tokens(input, line_bytes), intake)?,
         Format::Csv { column, delimiter } => {
             let guard = Guard::for_records(input, line_bytes);
-            header = table::read(column.as_deref(), *delimiter, guard, intake)?;
+            of_file.header = table::read(column.as_deref(), *delimiter, guard, intake)?;
         }
         Format::Text => lines::read_text(Guard::new(input), intake)?,
         Format::Ndjson => lines::read_ndjson(Guard::new(input), intake)?,
+        // It needs a file: `read_workbook`.
+        Format::Workbook { .. } => return Err(ReadError::Io(ErrorKind::Unsupported.into())),
     }
-    Ok((header, options))
+    Ok(of_file)
 }
 
 /// Where the rows of all formats come together.

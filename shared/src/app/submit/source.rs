@@ -37,6 +37,16 @@ pub enum BodyError {
     /// Not gzip, though it says so.
     #[error("The body says Content-Encoding: gzip, but cannot be unpacked: {0}.")]
     NotGzip(String),
+    /// Others are read, for too long.
+    #[error(
+        "The server reads as many workbooks as it can, and this one has waited for its turn for too long."
+    )]
+    Busy,
+    /// The folder of temporary files is full.
+    #[error(
+        "The server has no room left for temporary files, which a workbook needs. CSV needs none."
+    )]
+    NoRoom,
 }
 
 /// Passes the body on to the reader thread, showing every piece to `see`. A body that fails is

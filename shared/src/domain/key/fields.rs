@@ -125,9 +125,6 @@ impl Fields {
             new.note = optional("note", text, note)?;
         }
         if let Some(environment) = self.environment {
-            if environment == Environment::Test {
-                return bad("environment", "must be live: this version has no test keys yet");
-            }
             new.environment = environment;
         }
         if let Some(stage) = self.stage {
@@ -174,6 +171,9 @@ impl Fields {
         }
         if let Some(text) = self.meta {
             new.meta = optional("meta", text, meta)?;
+        }
+        if new.is_test() && new.credit_limit.is_some() {
+            return bad("credit_limit", "cannot be set: a test key spends nothing");
         }
         *key = new;
         Ok(())
@@ -300,6 +300,24 @@ mod tests {
         assert_eq!(refused(credit(-1, None)), Some("credit_limit"));
         assert_eq!(refused(credit(1, Some(32))), Some("credit_limit"));
         assert_eq!(refused(credit(1, Some(31))), None);
+    }
+
+    #[test]
+    fn a_test_key_has_no_limit_of_credits() {
+        let limit = CreditDraft { limit: 10, used: None, refill: None };
+        let test = |credit_limit| Fields {
+            environment: Some(Environment::Test),
+            credit_limit,
+            ..Fields::default()
+        };
+        assert_eq!(refused(test(Some(Some(limit)))), Some("credit_limit"));
+        assert_eq!(refused(test(Some(None))), None);
+        assert_eq!(refused(test(None)), None);
+        let mut key = key();
+        test(None).apply(&mut key, 100).unwrap();
+        assert!(key.is_test());
+        let later = Fields { credit_limit: Some(Some(limit)), ..Fields::default() };
+        assert!(later.apply(&mut key, 100).is_err(), "nor later");
     }
 
     #[test]

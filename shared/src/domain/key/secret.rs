@@ -21,6 +21,10 @@ const START: usize = 8;
 /// Bytes of a key of another form, at most.
 const LONGEST: usize = 512;
 
+/// Bytes of secret of a shaped key, at least, and characters of its prefix, at most.
+const SHORTEST: u8 = 16;
+const LONGEST_PREFIX: usize = 16;
+
 /// A hash of a key.
 pub type KeyHash = [u8; 32];
 
@@ -63,6 +67,27 @@ impl Secret {
         text.extend(body.map(|byte| char::from(ALPHABET[usize::from(byte & 31)])));
         text.push(checksum(&text));
         Self(text)
+    }
+
+    /// Has this the form of [`Secret::shaped`], of whatever prefix? Of what was never one of ours, one in 32 at
+    /// the most has the checksum.
+    pub fn is_shaped(text: &str) -> bool {
+        let body = match text.rsplit_once('_') {
+            Some(("", _)) => return false,
+            Some((prefix, body)) => {
+                let fits = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+                if prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(fits) {
+                    return false;
+                }
+                body
+            }
+            None => text,
+        };
+        let of_alphabet = body.bytes().all(|c| ALPHABET.contains(&c));
+        let lengths = (SHORTEST..=u8::MAX).map(|bytes| (usize::from(bytes) * 8).div_ceil(5) + 1);
+        let has_length = of_alphabet && lengths.into_iter().any(|length| length == body.len());
+        let head = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+        has_length && text.ends_with(checksum(head))
     }
 
     /// Its prefix and the first 4 characters after it, safe to show.
@@ -142,8 +167,29 @@ mod tests {
             assert!(last.starts_with(checksum(head)));
             assert_eq!(Secret::foreign(text).map(|one| one.hash()), Some(secret.hash()));
             assert_ne!(Secret::shaped(prefix, bytes, &ids).hash(), secret.hash());
+            assert!(Secret::is_shaped(text), "{text}");
+            let last = text.chars().last().unwrap();
+            let other = if last == 'a' { 'b' } else { 'a' };
+            for wrong in [
+                format!("{head}{other}"),
+                format!("{text}{last}"),
+                format!("_{text}"),
+                format!("a-b_{text}"),
+                format!("{}_{text}", "x".repeat(17)),
+            ] {
+                assert!(!Secret::is_shaped(&wrong), "{wrong}");
+            }
             let shown = secret.start_of(prefix);
             assert!(text.starts_with(shown) && shown.len() <= text.len() - 19, "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_the_form() {
+        let ours = Secret::generate("VEC", &Ids::seeded(1));
+        for text in ["", "_", "a", "root_", "x_abc", "VECnothing", ours.reveal(), "ключ_ключ"]
+        {
+            assert!(!Secret::is_shaped(text), "{text}");
         }
     }
 

@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use listmill_shared::throttle::share::RENEW;
+use listmill_shared::domain::clock::Millis;
+use listmill_shared::throttle::look::Host as Seen;
+use listmill_shared::throttle::share::{RENEW, Rest};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -83,6 +85,24 @@ impl Group {
             renewing: Mutex::default(),
             news: Notify::new(),
         }
+    }
+
+    /// How it stands, for who looks on; `None`: it was not asked lately and has not refused us.
+    pub fn look(&self, name: &str, now: Millis) -> Option<Seen> {
+        let taken = self.slots.taken();
+        let connections = taken.saturating_add(self.idle().sessions.len());
+        let (rest, line_ms, lately) = match &self.pace {
+            Some(pace) => pace.look(now),
+            None => (Rest::default(), 0, false),
+        };
+        let alive = connections > 0 || lately || line_ms > 0 || rest.refusals > 0;
+        alive.then(|| Seen {
+            name: name.to_owned(),
+            processes: 1,
+            connections: connections as u64,
+            rest,
+            line_ms,
+        })
     }
 
     /// Waits for the turn to name a recipient, as long as there is patience.

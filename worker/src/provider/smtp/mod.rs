@@ -45,6 +45,7 @@ use listmill_shared::domain::address::{domain_to_ascii, split};
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
+use listmill_shared::throttle::look::Hosts;
 use listmill_shared::throttle::pace::Pacer;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -336,6 +337,10 @@ impl Provider for Smtp {
 
     fn health(&self) -> Option<watch::Receiver<Health>> {
         Some(self.breaker.health())
+    }
+
+    fn hosts(&self, most: usize) -> Option<Hosts> {
+        Some(self.pool.look(most))
     }
 }
 

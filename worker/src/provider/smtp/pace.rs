@@ -19,7 +19,9 @@
 //! - a host that keeps refusing is in the end answered for without being asked, so every address
 //!   comes to an end.
 
-use std::collections::HashMap;
+mod put_off;
+mod turns;
+
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +32,8 @@ use listmill_shared::throttle::pace::{Budget, Pacer, Rate};
 use listmill_shared::throttle::share::{Rest, Share};
 use tokio::sync::Mutex as Queue;
 
+pub use self::put_off::PutOff;
+use self::turns::{Promises, Served};
 use super::figures::Figures;
 
 /// How many times its connections may wait for a group's turn or have it.
@@ -51,53 +55,8 @@ const SLOWEST: f64 = 4.0;
 const PROCESSES: usize = 4;
 /// Other processes hear that turns are kept once in this time, in milliseconds.
 const KEEP: Millis = 5_000;
-/// Promises that are remembered.
-const PROMISES: usize = 1_000_000;
-/// A promise that was not kept is forgotten so many milliseconds after its turn.
-const FORGET: Millis = 600_000;
-
-/// When those come again who found every connection in use.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// Why nobody was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PutOff {
-    /// Our pace: the turn comes after this long.
-    Paced(Duration),
-    /// Every connection is in use, where nothing is paced.
-    Busy,
-    /// The host wants to be left alone: as long as this, or it has said so too often to be waited for.
-    LeftAlone(Option<Duration>),
-}
-
-impl PutOff {
-    /// For people.
-    pub fn text(self) -> &'static str {
-        match self {
-            PutOff::Paced(_) => "not asked yet: the mail host's pace is used up",
-            PutOff::Busy => "not asked yet: every connection to the mail host is in use",
-            PutOff::LeftAlone(_) => "not asked: the mail host wants to be left alone for a while",
-        }
-    }
-
-    /// When to come again, if that is known.
-    pub fn again_in(self) -> Option<Duration> {
-        match self {
-            PutOff::Paced(wait) => Some(wait),
-            PutOff::Busy => Some(BUSY),
-            PutOff::LeftAlone(wait) => wait,
-        }
-    }
-
-    /// For metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            PutOff::Paced(_) => "pace",
-            PutOff::Busy => "busy",
-            PutOff::LeftAlone(_) => "back_off",
-        }
-    }
-}
+/// Who had a turn within so many milliseconds had it lately.
+const LATELY: Millis = 300_000;
 
 /// One group's pace.
 pub struct Pace {
@@ -125,61 +84,6 @@ pub struct Pace {
 struct Paced {
     budget: Budget,
     next: Queue<()>,
-}
-
-/// Who had their turn lately: in this stretch of [`AWAY`], and in the one before.
-#[derive(Default)]
-struct Served {
-    since: Millis,
-    now: usize,
-    before: usize,
-    /// When somebody had their turn last, and how many milliseconds came between two of late.
-    last: Millis,
-    between: f64,
-}
-
-impl Served {
-    /// In one stretch.
-    fn lately(&mut self, now: Millis) -> usize {
-        let stretches = (now - self.since).max(0) / AWAY;
-        if stretches > 0 {
-            self.before = if stretches == 1 { self.now } else { 0 };
-            self.now = 0;
-            self.since = now;
-        }
-        self.now.max(self.before)
-    }
-
-    /// One more; no pause counts for more than `most` milliseconds.
-    fn one(&mut self, now: Millis, most: f64) {
-        self.lately(now);
-        self.now += 1;
-        if self.last > 0 {
-            let pause = ((now - self.last).max(0) as f64).min(most);
-            self.between += (pause - self.between) / 8.0;
-        }
-        self.last = now;
-    }
-}
-
-/// Who was promised which turn, and has not come for it.
-#[derive(Default)]
-struct Promises {
-    turns: HashMap<u64, Millis>,
-    tidy_at: usize,
-}
-
-impl Promises {
-    fn add(&mut self, who: u64, turn: Millis, now: Millis) {
-        if self.turns.len() >= self.tidy_at {
-            self.turns.retain(|_, turn| *turn > now - FORGET);
-            self.tidy_at = self.turns.len().saturating_mul(2).max(1_000);
-        }
-        // Who is not remembered waits like one who comes for the first time.
-        if self.turns.len() < PROMISES {
-            self.turns.insert(who, turn);
-        }
-    }
 }
 
 /// A place in the crowd; free again when dropped.
@@ -357,6 +261,14 @@ impl Pace {
         news
     }
 
+    /// For who looks on: the rest that the host wants, how long the line of promised turns is, in milliseconds, and
+    /// whether anybody waits, has a turn or had one lately.
+    pub fn look(&self, now: Millis) -> (Rest, Millis, bool) {
+        let last = self.served().last;
+        let lately = last > 0 && now - last < LATELY;
+        (*self.rest(), self.line.ends_in(now), lately || !self.is_quiet())
+    }
+
     /// Does nobody wait or have a turn? Then all is to be seen that they have left behind.
     pub fn is_quiet(&self) -> bool {
         self.crowd.load(Ordering::Acquire) == 0
@@ -404,137 +316,4 @@ fn paced(turn: Millis, now: Millis) -> PutOff {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FIGURES: Figures =
-        Figures { recipients_per_minute: 60, connections_per_minute: 60, connections: 2 };
-
-    fn pace() -> (Pace, Clock) {
-        let clock = Clock::manual(1_700_000_000_000);
-        let pacer = Arc::new(Pacer::alone(clock.clone()));
-        (Pace::new("a", FIGURES, &pacer, &clock), clock)
-    }
-
-    async fn wait(pace: &Pace, who: u64) -> Option<u64> {
-        match pace.enter(who).await {
-            Ok(_) => None,
-            Err(PutOff::Paced(wait)) => Some(wait.as_secs()),
-            Err(other) => panic!("{other:?}"),
-        }
-    }
-
-    /// As many as may join the crowd at once.
-    async fn crowd(pace: &Pace) -> Vec<Place<'_>> {
-        let mut places = Vec::new();
-        while let Ok(place) = pace.enter(1_000_000 + places.len() as u64).await {
-            places.push(place);
-        }
-        places
-    }
-
-    #[tokio::test]
-    async fn those_put_off_come_back_at_the_pace() {
-        let (pace, clock) = pace();
-        let mut places = crowd(&pace).await;
-        assert_eq!(places.len(), 4);
-        // One had found the crowd full already.
-        for (who, turn) in [(1, 5), (2, 6), (3, 7)] {
-            assert_eq!(wait(&pace, who).await, Some(turn));
-        }
-        clock.advance(1_000);
-        assert_eq!(wait(&pace, 2).await, Some(5), "who comes too early has the same turn");
-        for who in 4..10_000 {
-            assert_eq!(wait(&pace, who).await, Some(who + 3), "however long the line is");
-        }
-        clock.advance(4_000);
-        assert_eq!(wait(&pace, 1).await, None, "who was promised finds room");
-        assert_eq!(wait(&pace, 10_000).await, Some(9_999));
-        places.clear();
-        assert_eq!(wait(&pace, 3).await, None, "nobody waits at a host that is free");
-    }
-
-    #[tokio::test]
-    async fn who_finds_no_room_at_a_slow_host_comes_back_as_it_answers() {
-        let (pace, clock) = pace();
-        let mut places = crowd(&pace).await;
-        for who in 0..100 {
-            wait(&pace, who).await;
-        }
-        // One is served in 4 s, four times as long as the pace wants.
-        let mut again = Vec::new();
-        for second in 0..100_u64 {
-            clock.advance(1_000);
-            if second.is_multiple_of(4) {
-                places.pop();
-                pace.served().one(clock.now(), SLOWEST * pace.interval);
-            }
-            match pace.enter(second.saturating_sub(5)).await {
-                Ok(place) => places.push(place),
-                Err(PutOff::Paced(wait)) => again.push(clock.now() + wait.as_millis() as Millis),
-                Err(other) => panic!("{other:?}"),
-            }
-        }
-        assert!(places.len() <= 8, "{}", places.len());
-        assert!((60..80).contains(&again.len()), "{}", again.len());
-        let last = &again[again.len() - 20..];
-        let apart = (last[19] - last[0]) / 19;
-        assert!((3_000..=5_000).contains(&apart), "{apart}");
-    }
-
-    #[tokio::test]
-    async fn the_crowd_grows_with_what_is_served() {
-        let (pace, clock) = pace();
-        assert_eq!(crowd(&pace).await.len(), 4);
-        for _ in 0..6 {
-            pace.recipient().await;
-        }
-        assert_eq!(crowd(&pace).await.len(), 10);
-        clock.advance(AWAY);
-        assert_eq!(crowd(&pace).await.len(), 10);
-        pace.recipient().await;
-        assert_eq!(crowd(&pace).await.len(), 10);
-        clock.advance(AWAY);
-        assert_eq!(crowd(&pace).await.len(), 5);
-        clock.advance(2 * AWAY);
-        assert_eq!(crowd(&pace).await.len(), 4);
-    }
-
-    #[tokio::test]
-    async fn anybody_is_served_in_time() {
-        let (pace, clock) = pace();
-        pace.served().now = 100;
-        pace.served().since = clock.now();
-        assert_eq!(pace.room(clock.now()).0, 10, "ten seconds' turns");
-        pace.part.store(1, Ordering::Relaxed);
-        assert_eq!(pace.room(clock.now()).0, 5, "shared with another process");
-    }
-
-    #[tokio::test]
-    async fn a_refusal_is_answered_by_longer_and_longer_rests() {
-        let (pace, clock) = pace();
-        let rest = |ms| Err(PutOff::LeftAlone(Some(Duration::from_millis(ms))));
-        pace.refused();
-        // Those who were under way say nothing new, neither way.
-        pace.refused();
-        pace.answered();
-        assert_eq!(pace.not_left_alone(), rest(5_000));
-        clock.advance(5_000);
-        assert_eq!(pace.not_left_alone(), Ok(()));
-        let first = pace.enter(1).await.ok().unwrap();
-        assert!(wait(&pace, 2).await.is_some(), "one at a time");
-        pace.refused();
-        drop(first);
-        assert_eq!(pace.not_left_alone(), rest(15_000));
-        for _ in 0..3 {
-            clock.advance(60_000);
-            assert_eq!(pace.not_left_alone(), Ok(()));
-            pace.refused();
-            assert_eq!(pace.not_left_alone(), Err(PutOff::LeftAlone(None)));
-        }
-        clock.advance(60_000);
-        pace.answered();
-        pace.refused();
-        assert_eq!(pace.not_left_alone(), rest(5_000));
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use listmill_shared::domain::clock::{Clock, Millis};
+use listmill_shared::throttle::look::Hosts;
 use listmill_shared::throttle::pace::Pacer;
 use moka::future::Cache;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -97,6 +98,17 @@ impl Pool {
         let (group, figures) = figured.group(name, address.ip());
         let group = self.group(group, Some(figures)).await;
         (host, group)
+    }
+
+    /// Hosts that were asked lately here, or are left alone, up to `most`, by name.
+    pub fn look(&self, most: usize) -> Hosts {
+        let now = self.clock.now();
+        let seen = self.groups.iter().filter_map(|(name, group)| group.look(&name, now));
+        let mut hosts: Vec<_> = seen.collect();
+        hosts.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let more = hosts.len() > most;
+        hosts.truncate(most);
+        Hosts { hosts, more }
     }
 
     async fn group(&self, name: Arc<str>, figures: Option<Figures>) -> Arc<Group> {

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use super::{Block, Limits, ReadError};
+use super::{Block, Limits, ReadError, Sink};
 use crate::app::submit::dedupe::{Dedupe, Seen};
 use crate::domain::payload::{BatchEncoder, RowsEncoder};
 
@@ -18,9 +18,6 @@ const SECTION_ROWS: usize = 1024;
 const WAITING: usize = 2;
 /// Rows of one block: those that are nothing but their address take no room in it.
 const BLOCK_ROWS: usize = 8192;
-
-/// Takes blocks.
-pub(super) type Sink<'s> = &'s mut (dyn FnMut(Block) -> std::io::Result<()> + Send);
 
 /// Some rows of the list, in its order.
 #[derive(Default)]

@@ -65,6 +65,19 @@ pub enum ReadError {
     ColumnNotFound { column: String, columns: String },
     #[error("The list has no address.")]
     EmptyList,
+    #[error("This is {what}. {hint}")]
+    NotAList { what: String, hint: &'static str },
+    #[error(
+        "The workbook cannot be read: {problem}. Open it in a spreadsheet program, save it as .xlsx again or as CSV \
+         (UTF-8), and send that."
+    )]
+    BrokenWorkbook { problem: String },
+    #[error("The workbook is too large: {what}. Save the sheet as CSV (UTF-8), or split it.")]
+    WorkbookTooLarge { what: String },
+    #[error("There is no sheet \"{sheet}\". Sheets of the workbook: {sheets}.")]
+    SheetNotFound { sheet: String, sheets: String },
+    #[error("Row {row} of the sheet is longer than {limit} bytes.")]
+    RowTooLong { row: u64, limit: usize },
     #[error("The list could not be read to its end: {0}")]
     Io(#[source] io::Error),
 }
@@ -88,6 +101,11 @@ impl ReadError {
             Self::NoAddressColumn { .. } => "no_address_column",
             Self::ColumnNotFound { .. } => "column_not_found",
             Self::EmptyList => "empty_list",
+            Self::NotAList { .. } => "not_a_list",
+            Self::BrokenWorkbook { .. } => "broken_workbook",
+            Self::WorkbookTooLarge { .. } => "workbook_too_large",
+            Self::SheetNotFound { .. } => "sheet_not_found",
+            Self::RowTooLong { .. } => "line_too_long",
             Self::Io(_) => "io",
         }
     }

@@ -20,7 +20,7 @@ const SAMPLE_RECORDS: usize = 100;
 /// …and their bytes, whichever is reached first.
 const SAMPLE_BYTES: usize = 1 << 20;
 /// Padding stops at this width: a list of commas followed by tiny rows must not multiply.
-const PADDED_COLUMNS: usize = 256;
+pub(super) const PADDED_COLUMNS: usize = 256;
 /// Columns named in a message.
 const NAMED_COLUMNS: usize = 20;
 
@@ -67,12 +67,32 @@ pub(super) fn read<R: Read>(
             return Err(ReadError::InvalidField { name: "delimiter", problem });
         }
     };
-    let mut records = Records::new(guard, intake.delimiter, intake.limits.line_bytes);
+    let mut lines = Lines::new(guard, intake.delimiter, intake.limits.line_bytes);
+    Ok(take_all(&mut lines, column, intake)?.header)
+}
+
+/// What was found out of a table.
+pub(super) struct Table {
+    /// The header as one line, if there is one.
+    pub header: Option<Vec<u8>>,
+    /// The column with the addresses, from 0.
+    pub column: usize,
+}
+
+/// Takes all records into the intake.
+pub(super) fn take_all(
+    records: &mut impl Records,
+    column: Option<&str>,
+    intake: &mut Intake,
+) -> Result<Table, ReadError> {
     let mut record = ByteRecord::new();
     if !records.next(&mut record)? {
         return Err(ReadError::EmptyList);
     }
     let first = record.clone();
+    let number =
+        column.filter(|_| records.has_letters()).and_then(|column| lettered(column, &first));
+    let column = number.as_deref().or(column);
     let has_header = is_header(&first, column);
     let mut sample = Vec::new();
     if !has_header {
@@ -83,7 +103,7 @@ pub(super) fn read<R: Read>(
         None => match if has_header { header_column(&first) } else { None } {
             Some(at) => at,
             None => {
-                records.sample(&mut sample)?;
+                sample_of(records, &mut sample)?;
                 fullest_column(&sample)
                     .ok_or_else(|| ReadError::NoAddressColumn { columns: name_all(&first) })?
             }
@@ -99,7 +119,7 @@ pub(super) fn read<R: Read>(
     }
     let mut line = Vec::new();
     write_record(&mut line, &first, width, intake.delimiter);
-    Ok(has_header.then_some(line))
+    Ok(Table { header: has_header.then_some(line), column: at })
 }
 
 fn take(
@@ -135,13 +155,24 @@ fn write_record(line: &mut Vec<u8>, record: &ByteRecord, width: usize, delimiter
     line.extend(std::iter::repeat_n(delimiter, width.saturating_sub(record.len())));
 }
 
-/// The records of the list, bounded.
-struct Records<R> {
+/// The records of a list, bounded.
+pub(super) trait Records {
+    /// Reads the next record; `false` at the end.
+    fn next(&mut self, record: &mut ByteRecord) -> Result<bool, ReadError>;
+
+    /// Do people call its columns A, B, C?
+    fn has_letters(&self) -> bool {
+        false
+    }
+}
+
+/// The records of a text.
+struct Lines<R> {
     reader: Reader<Guard<R>>,
     limit: usize,
 }
 
-impl<R: Read> Records<R> {
+impl<R: Read> Lines<R> {
     fn new(guard: Guard<R>, delimiter: u8, limit: usize) -> Self {
         let reader = ReaderBuilder::new()
             .has_headers(false)
@@ -151,8 +182,9 @@ impl<R: Read> Records<R> {
             .from_reader(guard);
         Self { reader, limit }
     }
+}
 
-    /// Reads the next record; `false` at the end.
+impl<R: Read> Records for Lines<R> {
     fn next(&mut self, record: &mut ByteRecord) -> Result<bool, ReadError> {
         let (start, line) = (self.reader.position().byte(), self.reader.position().line());
         self.reader.get_ref().record_starts(start, line);
@@ -168,20 +200,33 @@ impl<R: Read> Records<R> {
         }
         Ok(more)
     }
+}
 
-    /// Reads ahead as far as a look at the columns needs.
-    fn sample(&mut self, sample: &mut Vec<ByteRecord>) -> Result<(), ReadError> {
-        let mut bytes = 0;
-        while sample.len() < SAMPLE_RECORDS && bytes < SAMPLE_BYTES {
-            let mut record = ByteRecord::new();
-            if !self.next(&mut record)? {
-                break;
-            }
-            bytes += record.as_slice().len();
-            sample.push(record);
+/// Reads ahead as far as a look at the columns needs.
+fn sample_of(records: &mut impl Records, sample: &mut Vec<ByteRecord>) -> Result<(), ReadError> {
+    let mut bytes = 0;
+    while sample.len() < SAMPLE_RECORDS && bytes < SAMPLE_BYTES {
+        let mut record = ByteRecord::new();
+        if !records.next(&mut record)? {
+            break;
         }
-        Ok(())
+        bytes += record.as_slice().len();
+        sample.push(record);
     }
+    Ok(())
+}
+
+/// The number of a column that is called by its letters, unless a header is called so.
+fn lettered(column: &str, first: &ByteRecord) -> Option<String> {
+    let letters = column.trim();
+    let is_header = first.iter().any(|cell| text_of(cell).trim().eq_ignore_ascii_case(letters));
+    let fits = (1..=3).contains(&letters.len()) && letters.bytes().all(|b| b.is_ascii_alphabetic());
+    let number = |letters: &str| {
+        let digit = |b: u8| usize::from(b.to_ascii_uppercase() - b'A') + 1;
+        letters.bytes().fold(0, |number, letter| number * 26 + digit(letter))
+    };
+    let number = Some(letters).filter(|_| fits && !is_header).map(number)?;
+    (number <= first.len()).then(|| number.to_string())
 }
 
 /// The most frequent candidate outside quotes in the first record; a comma if there is none.

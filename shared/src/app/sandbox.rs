@@ -1,13 +1,13 @@
 //! Made-up verdicts, the same every time, without a network: the start of the local part (up to a
-//! `+` or digit) decides.
+//! `+` or digit) decides. What a test key asks is answered here, whatever provider the settings name.
 
 use std::time::Duration;
 
+use super::provider::{FollowUp, Provider};
+use crate::domain::address::split;
+use crate::domain::verdict::{Flags, Reason, Verdict};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use listmill_shared::app::provider::{FollowUp, Provider};
-use listmill_shared::domain::address::split;
-use listmill_shared::domain::verdict::{Flags, Reason, Verdict};
 
 /// How long `slow` addresses take.
 const SLOW: Duration = Duration::from_secs(2);
