@@ -1,7 +1,7 @@
 -- 1,000,000 keys of 1,000 accounts and 10,000,000 rows of the request log, to measure beside (docs/BENCHMARKS.md).
 SET synchronous_commit = off;
-INSERT INTO accounts (id, email, is_admin, created_at)
-SELECT ('01980000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'many' || n || '@example.com', false, 1764000000000
+INSERT INTO accounts (id, email, created_at)
+SELECT ('01980000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'many' || n || '@example.com', 1764000000000
 FROM generate_series(1, 1000) n;
 INSERT INTO api_keys (id, account_id, hash, pepper, start, label, disabled, created_at, family, budget)
 SELECT id, ('01980000-0000-7000-8000-' || lpad(to_hex(1 + n % 1000), 12, '0'))::uuid, sha256(id::text::bytea),

@@ -77,7 +77,7 @@ async fn tells_who_did_what(size: Size) {
         format!("Paused by {}", login.email),
         format!("Resumed by API key {label}"),
         format!("Cancelled by {}", login.email),
-        "Kept until".to_owned(),
+        "Results are kept".to_owned(),
     ] {
         assert!(words.contains(&said), "{said:?} is not in {words}");
     }

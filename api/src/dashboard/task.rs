@@ -160,7 +160,7 @@ fn facts(api: &Api, page: &Page, task: &Task, names: &Names, now: Millis) -> Vec
         fact(
             "task.expires",
             match task.results_expire_at(api.app.settings.results_ttl) {
-                Some(at) => page.time(at).to_string(),
+                Some(at) => filled("task.expires_at", &[("time", &page.time(at).to_string())]),
                 None => text("task.expires_never").to_owned(),
             },
         );

@@ -32,14 +32,12 @@ pub(super) async fn add_account(
     by: &Origin,
     now: Millis,
 ) -> Result<PersonId> {
-    const ACCOUNT: &str = "INSERT INTO accounts (id, email, password_hash, is_admin, created_at)
-        VALUES ($1, $2, $3, $4, $5)";
+    const ACCOUNT: &str = "INSERT INTO accounts (id, email, created_at) VALUES ($1, $2, $3)";
     const BALANCE: &str =
         "INSERT INTO credit_balances (account_id, kind, balance) VALUES ($1, $2, 0)";
     let NewAccount { id, email, password_hash, admin } = *new;
     on!(&mut *tx, c => sqlx::query(ACCOUNT)
-        .bind(id).bind(email).bind(password_hash).bind(admin).bind(now)
-        .execute(c).await.map(|_| ()))?;
+        .bind(id).bind(email).bind(now).execute(c).await.map(|_| ()))?;
     for kind in Kind::ALL {
         on!(&mut *tx, c => sqlx::query(BALANCE).bind(id).bind(kind.as_str())
             .execute(c).await.map(|_| ()))?;

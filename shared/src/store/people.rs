@@ -255,7 +255,7 @@ impl Store {
         now: Millis,
     ) -> Result<bool> {
         // All changes of one account's people take turns by its row.
-        const LOCK: &str = "UPDATE accounts SET is_admin = is_admin WHERE id = $1";
+        const LOCK: &str = "UPDATE accounts SET created_at = created_at WHERE id = $1";
         const OWNERS: &str = "SELECT count(*) FROM memberships
             WHERE account_id = $1 AND role = 'owner' AND person_id <> $2";
         const SET: &str =
