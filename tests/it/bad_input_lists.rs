@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 
 /// 5 GB in some megabytes: of nothing, and of one address over and over.
 async fn gzip_bombs(size: Size) {
-    let app = Setup::new(size).weight(Weight::Heavy).start().await;
+    let app = Setup::new(size).weight(Weight::Middle).start().await;
     let client = app.customer(1_000).await.client;
     for (name, pattern) in
         [("blank lines", &b"\n"[..]), ("one address", b"bomb@example.com\n"), ("a line", b"x")]
@@ -36,7 +36,7 @@ async fn gzip_bombs(size: Size) {
 
 /// One address too many. They are all the same, so that only their number can be at fault.
 async fn list_over_the_limit(size: Size) {
-    let app = Setup::new(size.with(1, 1)).weight(Weight::Heavy).start().await;
+    let app = Setup::new(size.with(1, 1)).weight(Weight::Middle).start().await;
     let client = app.customer(1_000).await.client;
     let list = lists::lines("", 10_000_001, |_| "a@b.example".to_owned());
     let reply = post_to_the_end(&client, list).await;

@@ -230,7 +230,7 @@ async fn what_is_no_workbook() {
 /// What could cost memory or time before it is refused, or without ever being.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bombs() {
-    let app = Setup::new(Size::Embedded).weight(Weight::Heavy).start().await;
+    let app = Setup::new(Size::Embedded).weight(Weight::Middle).start().await;
     let client = app.customer(1_000).await.client;
     let mail = "<row r=\"1\"><c r=\"A1\" t=\"inlineStr\"><is><t>a@x.example</t></is></c></row>";
     let far = "<row r=\"1048576\"><c r=\"XFD1048576\"><v>1</v></c></row>";

@@ -28,7 +28,8 @@
 //! 10), `LISTMILL_TEST_FREEZE` (seconds, 20), `LISTMILL_TEST_FREEZES` (12), `LISTMILL_TEST_LONGEST_FREEZE`
 //! (seconds, 5), `LISTMILL_TEST_IMPORT_ROWS` (20,000), `LISTMILL_TEST_PROPERTY_CASES` (24), `LISTMILL_TEST_BIG=1`
 //! and `LISTMILL_TEST_SOAK=1` (longer lists, longer waits), `LISTMILL_TEST_SCALE=1` (very many tasks), `LISTMILL_TEST_PICTURES=1`
-//! (make the pictures in `docs/pictures` anew), `LISTMILL_TEST_KEEP=1` (leave logs and databases).
+//! (make the pictures in `docs/pictures` anew), `LISTMILL_TEST_KEEP=1` (leave logs and databases),
+//! `LISTMILL_TEST_TIMES` (a file: how long each deployment was held).
 
 pub mod admin;
 pub mod archive;

@@ -1,6 +1,8 @@
 //! The API reference: made from the OpenAPI document, for everybody, with nothing inline.
 
-use listmill_tests::{Person, Setup, Size};
+use listmill_tests::{Browser, Person, Setup, Size};
+
+use super::browsed;
 
 /// `POST /v1/tasks/{id}` → `post-v1-tasks-id`.
 fn anchor(method: &str, path: &str) -> String {
@@ -45,5 +47,18 @@ async fn shows_every_route_of_the_document() {
     assert_eq!((old.status, old.location.as_deref()), (308, Some("/docs")));
     let problems = stranger.get("/docs/problems").await.expect(200);
     problems.assert_has("id=\"account_suspended\"");
+    app.finish().await;
+}
+
+/// All routes at once: not a page that anybody waits for, and large for axe.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn is_accessible() {
+    let app = browsed(Size::Embedded).start().await;
+    let browser = Browser::start(&app).await;
+    for path in ["/docs", "/docs/problems"] {
+        browser.open(path).await;
+        browser.assert_accessible(path).await;
+    }
+    browser.finish().await;
     app.finish().await;
 }

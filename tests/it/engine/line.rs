@@ -33,7 +33,7 @@ async fn start(world: &World, size: Size, per_minute: u32) -> Deployment {
     let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
     let setup = setup.env("LISTMILL_SMTP_PORT", world.port.to_string());
     let setup = setup.env("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", per_minute.to_string());
-    setup.weight(Weight::Heavy).start().await
+    setup.weight(Weight::Middle).start().await
 }
 
 fn addresses(count: usize) -> Vec<String> {

@@ -146,5 +146,6 @@ async fn dropping_the_check_closes_the_connection_at_once() {
     }
     let dropped = std::time::Instant::now();
     assert!(mx.wait_open(0).await);
-    assert!(dropped.elapsed() < Duration::from_millis(200));
+    // A connection that is not closed at once stays for as long as an answer may take.
+    assert!(dropped.elapsed() < Duration::from_secs(2));
 }
