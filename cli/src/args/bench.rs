@@ -110,6 +110,11 @@ pub struct GateArgs {
           value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
 
+    /// How long to ask before it counts
+    #[arg(long, value_name = "S", default_value_t = 2,
+          value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub warm_up: u64,
+
     /// Connections, each with one request at a time
     #[arg(long, value_name = "C", default_value_t = 32,
           value_parser = clap::value_parser!(u64).range(1..=10_000))]

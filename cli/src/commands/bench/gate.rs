@@ -53,8 +53,16 @@ impl Tally {
 pub async fn run(bench: &Bench<'_>, args: &GateArgs) -> Result<Outcome> {
     let out = &bench.context.output;
     let asking = prepare(bench, args.ask).await?;
+    // Connections, statements and caches of the servers are made by the first requests of their life.
+    let warm = Duration::from_secs(args.warm_up);
+    let warmed =
+        if warm.is_zero() { Ok(()) } else { drive(out, &asking, args, warm).await.map(drop) };
     let meter = Meter::start(bench.wanted());
-    let driven = drive(out, &asking, args).await;
+    let measured = Duration::from_secs(args.seconds);
+    let driven = match warmed {
+        Ok(()) => drive(out, &asking, args, measured).await,
+        Err(error) => Err(error),
+    };
     asking.clean(bench).await;
     let (tally, took) = driven?;
     let usage = meter.stop().await;
@@ -85,6 +93,7 @@ pub async fn run(bench: &Bench<'_>, args: &GateArgs) -> Result<Outcome> {
         "ask": args.ask.to_possible_value().map(|value| value.get_name().to_owned()),
         "connections": args.connections,
         "rate": args.rate,
+        "warm_up": args.warm_up,
         "seconds": took.as_secs_f64(),
         "requests": answers,
         "requests_per_second": per_second,
@@ -177,9 +186,14 @@ async fn verification(bench: &Bench<'_>, question: Question, host: String) -> Re
 }
 
 /// Opens the connections and lets them ask until the time is up.
-async fn drive(out: &Output, asking: &Asking, args: &GateArgs) -> Result<(Tally, Duration)> {
+async fn drive(
+    out: &Output,
+    asking: &Asking,
+    args: &GateArgs,
+    span: Duration,
+) -> Result<(Tally, Duration)> {
     let started = Instant::now();
-    let end = started + Duration::from_secs(args.seconds);
+    let end = started + span;
     let mut connections = JoinSet::new();
     for number in 0..args.connections {
         let pace = args.rate.map(|rate| {
@@ -190,7 +204,7 @@ async fn drive(out: &Output, asking: &Asking, args: &GateArgs) -> Result<(Tally,
         let (host, request) = (asking.host.clone(), asking.request.as_bytes().to_vec());
         connections.spawn(ask(host, request, asking.sign, pace, end));
     }
-    let mut bar = out.progress("asking", args.seconds, "s");
+    let mut bar = out.progress("asking", span.as_secs(), "s");
     let mut tally = Tally::default();
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -199,7 +213,7 @@ async fn drive(out: &Output, asking: &Asking, args: &GateArgs) -> Result<(Tally,
                 Some(done) => tally.merge(done?),
                 None => break,
             },
-            _ = tick.tick() => bar.set(started.elapsed().as_secs().min(args.seconds)),
+            _ = tick.tick() => bar.set(started.elapsed().min(span).as_secs()),
         }
     }
     let took = started.elapsed();
