@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-const SLOTS: usize = 6;
+const SLOTS: usize = 7;
 
 static FREE: Semaphore = Semaphore::const_new(SLOTS);
 static NOW: Mutex<Now> = Mutex::new(Now { lighter: 0, heavy: 0 });

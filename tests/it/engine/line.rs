@@ -9,7 +9,7 @@ use listmill_shared::domain::id::Ids;
 use listmill_shared::throttle::line::Line;
 use listmill_shared::throttle::pace::Pacer;
 use listmill_tests::redis::Redis;
-use listmill_tests::{Client, Deployment, Setup, Size, Weight, eventually, for_each_size};
+use listmill_tests::{Client, Deployment, Setup, Size, eventually, for_each_size};
 
 use super::server::{Script, Server};
 use super::world::World;
@@ -33,7 +33,7 @@ async fn start(world: &World, size: Size, per_minute: u32) -> Deployment {
     let setup = setup.env("LISTMILL_DNS", world.zone.address.to_string());
     let setup = setup.env("LISTMILL_SMTP_PORT", world.port.to_string());
     let setup = setup.env("LISTMILL_SMTP_HOST_RECIPIENTS_PER_MINUTE", per_minute.to_string());
-    setup.weight(Weight::Middle).start().await
+    setup.start().await
 }
 
 fn addresses(count: usize) -> Vec<String> {
