@@ -34,23 +34,19 @@ async fn of_the_readme() {
 
     let browser = login.browse(&app).await;
     browser.emulate(1_280).await;
-    for (path, words, name) in [
-        ("/tasks".to_owned(), "Spring newsletter", "tasks"),
-        (format!("/tasks/{done}"), "Customers 2026", "task"),
-        ("/keys".to_owned(), "API keys", "keys"),
-        ("/credits".to_owned(), "Credits", "credits"),
-    ] {
-        browser.open(&path).await;
+    let picture = async |path: &str, words: &str, name: &str| {
+        browser.open(path).await;
         browser.wait_for(words).await;
-        browser.screenshot(&folder.join(format!("{name}.png"))).await;
-        browser.dark().await;
-        browser.screenshot(&folder.join(format!("{name}-dark.png"))).await;
-        browser.light().await;
-    }
+        browser.screenshot(&folder.join(name)).await;
+    };
+    picture("/tasks", "Spring newsletter", "tasks.png").await;
+    picture(&format!("/tasks/{done}"), "Customers 2026", "task.png").await;
+    picture("/keys", "API keys", "keys.png").await;
     browser.emulate(390).await;
-    browser.open("/tasks").await;
-    browser.wait_for("Spring newsletter").await;
-    browser.screenshot(&folder.join("tasks-phone.png")).await;
+    picture("/tasks", "Spring newsletter", "tasks-phone.png").await;
+    browser.emulate(1_280).await;
+    browser.dark().await;
+    picture("/credits", "Credits", "credits-dark.png").await;
     client.cancel(&running).await;
     browser.finish().await;
     app.finish().await;
