@@ -251,7 +251,7 @@ async fn found_keys_are_checked_and_reported(size: Size) {
     let told = app.cli(&["scan", "--report", "--url", "http://127.0.0.1:1", &path]).await;
     assert_eq!(told.code, Some(2), "{told:?}");
     assert_hidden(&told, &owner.key.secret);
-    eventually("the report is logged", Duration::from_secs(5), || async {
+    eventually("the report is logged", Duration::from_secs(30), || async {
         app.apis[0].process.output().contains("listmill scan").then_some(())
     })
     .await;

@@ -302,7 +302,7 @@ async fn mails_are_tried_again_and_bounded() {
     let to_first = letterbox.mails().iter().filter(|mail| mail.to == [&*login.email]).count();
     assert_eq!(to_first, 5);
     // Six were sent, and one of them was tried twice.
-    eventually("all are counted", Duration::from_secs(5), || async {
+    eventually("all are counted", Duration::from_secs(30), || async {
         app.apis[0].metric("listmill_mails_total").await.filter(|counted| *counted == 7.0)
     })
     .await;

@@ -166,7 +166,7 @@ async fn processes_tell_each_other_of_refusals() {
     world.clock.advance(15_000);
     // Whoever is answered first says so, too.
     assert_eq!(asks(&one).await, (Reason::Accepted, None));
-    listmill_tests::eventually("a crowd is let in", Duration::from_secs(5), || async {
+    listmill_tests::eventually("a crowd is let in", Duration::from_secs(30), || async {
         let found = check_all(&two, &addresses(5, "a.test")).await;
         found.iter().all(|f| f.verdict.reason == Reason::Accepted).then_some(())
     })
