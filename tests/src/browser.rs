@@ -80,6 +80,11 @@ impl Browser {
         self.bases.swap(0, which);
     }
 
+    /// Pages are opened at this port from now on. The session stays here, too.
+    pub fn go_to_port(&mut self, port: u16) {
+        self.bases.insert(0, format!("http://127.0.0.1:{port}"));
+    }
+
     /// A folder of this browser's, for files to be chosen.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -16,13 +16,15 @@ const AXE: &str = "axe-core@4.14.1";
 const QUIET: Duration = Duration::from_millis(700);
 
 /// What a page cost when it was opened for the first time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Load {
     /// As transferred: compressed, with headers.
     pub bytes: u64,
     /// From the request to the first byte of the page, in milliseconds.
     pub first_byte: f64,
     pub layout_shift: f64,
+    /// What moved: the beginning of its HTML, from where, to where: `(x, y, width, height)`.
+    pub moved: Vec<String>,
 }
 
 impl Browser {
@@ -76,12 +78,18 @@ impl Browser {
 
     /// Opens a page as if for the first time, and says what that cost.
     pub async fn first_load(&self, path: &str) -> Load {
-        self.cdp("Network.clearBrowserCache", json!({})).await;
         let before = self.network_events().await.len();
-        self.open(path).await;
+        self.open_anew(path).await;
         let bytes = self.transferred_since(before).await;
         let first_byte = self.first_byte().await;
-        Load { bytes, first_byte, layout_shift: self.layout_shift().await }
+        let (layout_shift, moved) = self.shifts().await;
+        Load { bytes, first_byte, layout_shift, moved }
+    }
+
+    /// Opens a page as if for the first time.
+    pub async fn open_anew(&self, path: &str) {
+        self.cdp("Network.clearBrowserCache", json!({})).await;
+        self.open(path).await;
     }
 
     /// Bytes of all answers since then that have come to their end.
@@ -111,16 +119,27 @@ impl Browser {
 
     /// How much of this page has moved by itself so far (CLS).
     pub async fn layout_shift(&self) -> f64 {
+        self.shifts().await.0
+    }
+
+    /// Likewise, and what moved: see [`Load`].
+    pub async fn shifts(&self) -> (f64, Vec<String>) {
         let script = "const done = arguments[arguments.length - 1];
             const all = [];
             const watch = new PerformanceObserver((list) => all.push(...list.getEntries()));
             watch.observe({ type: 'layout-shift', buffered: true });
+            const place = ({ x, y, width, height }) => `(${[x, y, width, height].join(', ')})`;
+            const name = (node) => node?.outerHTML?.slice(0, 80) ?? node?.textContent ?? 'gone';
+            const show = ({ node, previousRect, currentRect }) =>
+                `${name(node)} from ${place(previousRect)} to ${place(currentRect)}`;
             setTimeout(() => {
                 all.push(...watch.takeRecords());
                 const own = all.filter((entry) => !entry.hadRecentInput);
-                done(own.reduce((sum, entry) => sum + entry.value, 0));
+                const sum = own.reduce((sum, entry) => sum + entry.value, 0);
+                done([sum, own.flatMap((entry) => entry.sources.map(show))]);
             }, 300);";
-        self.script_later(script, vec![]).await.as_f64().expect("a number")
+        let found = self.script_later(script, vec![]).await;
+        serde_json::from_value(found).expect("a number and what moved")
     }
 
     /// Whether something sticks out of the page to the side.
