@@ -17,6 +17,7 @@ use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State as Shared};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -91,13 +92,12 @@ impl Listener {
 pub async fn account_events(
     Shared(api): Shared<Api>,
     viewer: Option<Extension<Viewer>>,
-    caller: Result<Caller, Problem>,
-    headers: HeaderMap,
+    mut request: Parts,
 ) -> Result<Response, Problem> {
     if let Some(Extension(viewer)) = viewer {
-        return stream(api.clone(), of_viewer(api, viewer), &headers);
+        return stream(api.clone(), of_viewer(api, viewer), &request.headers);
     }
-    let caller = caller?;
+    let caller = Caller::from_request_parts(&mut request, &api).await?;
     let listener = Listener {
         account: caller.account,
         family: caller.own_only(),
@@ -106,7 +106,7 @@ pub async fn account_events(
         money: caller.door.permit(Scope::AccountRead).is_ok(),
         still: still(&api, &caller),
     };
-    stream(api, listener, &headers)
+    stream(api, listener, &request.headers)
 }
 
 /// A person at their dashboard hears everything of the account, for as long as they are logged in and look at it.
