@@ -12,6 +12,7 @@ use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::Suspension;
+use crate::domain::key_scan::mask;
 use crate::domain::ledger::Kind;
 use crate::domain::network::parse_network;
 use crate::domain::request::Outcome;
@@ -210,14 +211,9 @@ impl App {
     }
 
     fn checked(&self, suspension: Suspension) -> Result<Suspension, KeyError> {
-        let reason = suspension.reason.trim().to_owned();
-        if reason.is_empty() {
-            return Err(("reason", String::from("is missing; the key's user is told it")).into());
-        }
-        fits("reason", &reason)?;
-        let note =
-            suspension.note.map(|note| note.trim().to_owned()).filter(|note| !note.is_empty());
-        fits("note", note.as_deref().unwrap_or_default())?;
+        let missing = || ("reason", String::from("is missing; the key's user is told it"));
+        let reason = self.words("reason", Some(&suspension.reason))?.ok_or_else(missing)?;
+        let note = self.words("note", suspension.note.as_deref())?;
         self.to_come(suspension.until)?;
         Ok(Suspension { reason, note, until: suspension.until })
     }
@@ -239,9 +235,9 @@ impl App {
     ) -> Result<(String, bool), KeyError> {
         let network = one_form(text)?.to_string();
         self.to_come(ends_at)?;
-        let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
-        fits("reason", reason.unwrap_or_default())?;
-        let changed = self.store.block_ip(&network, reason, ends_at, by, self.now()).await?;
+        let reason = self.words("reason", reason)?;
+        let changed =
+            self.store.block_ip(&network, reason.as_deref(), ends_at, by, self.now()).await?;
         Ok((network, changed))
     }
 
@@ -253,9 +249,8 @@ impl App {
         by: &Origin,
     ) -> Result<(String, bool), KeyError> {
         let network = one_form(text)?.to_string();
-        let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
-        fits("reason", reason.unwrap_or_default())?;
-        let changed = self.store.unblock_ip(&network, reason, by, self.now()).await?;
+        let reason = self.words("reason", reason)?;
+        let changed = self.store.unblock_ip(&network, reason.as_deref(), by, self.now()).await?;
         Ok((network, changed))
     }
 
@@ -268,8 +263,7 @@ impl App {
         note: Option<&str>,
         by: &Origin,
     ) -> Result<i64, KeyError> {
-        let note = note.map(str::trim).filter(|note| !note.is_empty());
-        fits("note", note.unwrap_or_default())?;
+        let note = self.words("note", note)?;
         if amount == 0 {
             return Err(("amount", String::from("must not be 0: there is nothing to do")).into());
         }
@@ -282,15 +276,21 @@ impl App {
             )
                 .into());
         }
-        Ok(self.grant(account, kind, amount, note, by).await?)
+        Ok(self.grant(account, kind, amount, note.as_deref(), by).await?)
     }
-}
 
-/// Fails where a reason or a note is too long.
-pub(super) fn fits(field: &'static str, text: &str) -> Result<(), KeyError> {
-    match text.chars().count() > LONGEST || text.contains('\0') {
-        true => Err((field, format!("must have up to {LONGEST} characters")).into()),
-        false => Ok(()),
+    /// A reason or a note as it is kept: trimmed, and without a key that slipped in, which would be told to
+    /// others and stand in the log. `None`: nothing was written.
+    pub(super) fn words(
+        &self,
+        field: &'static str,
+        text: Option<&str>,
+    ) -> Result<Option<String>, KeyError> {
+        let text = mask(&self.settings.key_prefix, text.unwrap_or_default().trim());
+        if text.chars().count() > LONGEST || text.contains('\0') {
+            return Err((field, format!("must have up to {LONGEST} characters")).into());
+        }
+        Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
     }
 }
 

@@ -7,7 +7,6 @@
 use super::App;
 use super::control::ControlError;
 use super::keys::KeyError;
-use super::operators::fits;
 use crate::domain::account::{Suspended, TasksThen};
 use crate::domain::audit::Origin;
 use crate::domain::id::{AccountId, TaskId};
@@ -26,18 +25,13 @@ impl App {
         tasks: TasksThen,
         by: &Origin,
     ) -> Result<Option<usize>, KeyError> {
-        let usual = self.settings.support_contact.as_deref().unwrap_or_default();
-        let (reason, contact) = (reason.trim(), contact.trim());
-        let contact = if contact.is_empty() { usual } else { contact };
-        for (field, text) in [("reason", reason), ("contact", contact)] {
-            if text.is_empty() {
-                let want =
-                    String::from("is missing; the account's people and programs are told it");
-                return Err((field, want).into());
-            }
-            fits(field, text)?;
-        }
-        let (reason, contact) = (reason.to_owned(), contact.to_owned());
+        let told = |field, text| {
+            let want = "is missing; the account's people and programs are told it";
+            self.words(field, text)?.ok_or_else(|| KeyError::from((field, String::from(want))))
+        };
+        let reason = told("reason", Some(reason))?;
+        let contact = Some(contact).filter(|contact| !contact.trim().is_empty());
+        let contact = told("contact", contact.or(self.settings.support_contact.as_deref()))?;
         let suspended = Suspended { reason, contact, since: self.now() };
         if !self.store.suspend_account(account, &suspended, tasks, by).await? {
             return Ok(None);
@@ -58,9 +52,8 @@ impl App {
         reason: Option<&str>,
         by: &Origin,
     ) -> Result<Option<Suspended>, KeyError> {
-        let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
-        fits("reason", reason.unwrap_or_default())?;
-        let was = self.store.unsuspend_account(account, reason, by, self.now()).await?;
+        let reason = self.words("reason", reason)?;
+        let was = self.store.unsuspend_account(account, reason.as_deref(), by, self.now()).await?;
         if was.is_some() {
             tracing::info!(%account, by = %by.actor, "account not suspended any more");
         }

@@ -31,6 +31,16 @@ async fn suspensions_and_blocks_have_an_end(size: Size) {
     .await;
     assert_eq!(owner.client.get(&path).await.expect(200).json()["status"], "active");
 
+    // A key that slips into a reason is not told on.
+    let slip = format!("sent mail with {} in it", key.secret);
+    for words in [&["--reason", &slip][..], &["--reason", "x", "--note", &slip]] {
+        let args = [&["admin", "key", "suspend", &key.id, "--json"], words].concat();
+        let told = app.cli(&args).await.expect_success().json();
+        let kept = [&told["suspended_reason"], &told["suspended_note"]];
+        assert!(!told.to_string().contains(&key.secret), "{told}");
+        assert!(kept.iter().any(|text| text.to_string().contains("sent mail with VEC")), "{told}");
+    }
+
     // Until it is lifted, with nothing that a rule had found.
     app.suspend(&key, "Chargeback").await;
     ask(&app, &key.secret, "192.0.2.1").await.expect(403);

@@ -4,7 +4,6 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use listmill_shared::domain::id::KeyId;
 use listmill_shared::domain::key::{Key, Secret, Suspension};
-use listmill_shared::domain::key_scan::mask;
 use listmill_shared::store::abuse::Signal;
 use listmill_shared::store::abuse_acts::Lifted;
 use listmill_shared::store::operators::KeySearch;
@@ -284,10 +283,7 @@ pub async fn suspend(
 ) -> Result<Response, Failure> {
     let key = Key::find(&api, &id).await?;
     let until = ends_at(&form.lasts, api.app.now())?;
-    // A slip of somebody's hand: a key in a reason would be told to its user, and stand in the log.
-    let hidden = |text: String| mask(&api.app.settings.key_prefix, &text).to_string();
-    let note = form.note.map(hidden);
-    let suspension = Suspension { reason: hidden(form.reason), until, note };
+    let suspension = Suspension { reason: form.reason, until, note: form.note };
     let receipt = api.app.suspend_key(key.id, suspension, &viewer.origin).await?;
     let tasks = viewer.reader.number(receipt.tasks.len() as i64);
     let said = filled("operator.key_suspended", &[("label", &key.label), ("tasks", &tasks)]);

@@ -3,7 +3,6 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use listmill_shared::domain::account::TasksThen;
-use listmill_shared::domain::key_scan::mask;
 use listmill_shared::store::operators::AccountRow;
 use serde::Deserialize;
 
@@ -68,12 +67,9 @@ pub async fn suspend(
         "" => TasksThen::default(),
         given => TasksThen::parse(given).ok_or_else(|| Failure::Form(given.to_owned()))?,
     };
-    // A slip of somebody's hand: a key in a reason would be told to its user, and stand in the log.
-    let hidden = |text: &str| mask(&api.app.settings.key_prefix, text).to_string();
-    let (reason, contact) = (hidden(&form.reason), hidden(&form.contact));
-    let stopped =
-        api.app.suspend_account(account.id, &reason, &contact, tasks, &viewer.origin).await?;
-    let stopped = stopped.ok_or(Failure::NotFound)?;
+    let suspended =
+        api.app.suspend_account(account.id, &form.reason, &form.contact, tasks, &viewer.origin);
+    let stopped = suspended.await?.ok_or(Failure::NotFound)?;
     let n = viewer.reader.number(stopped as i64);
     let said = filled("operator.account_suspended", &[("n", &n)]);
     Ok(see_other_saying(&account.path(), &said))
