@@ -1,5 +1,6 @@
 //! What the browser has logged and measured: requests, bytes, times, shifts, errors; and axe's findings.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,7 +93,8 @@ impl Browser {
         self.open(path).await;
     }
 
-    /// Bytes of all answers since then that have come to their end.
+    /// Bytes of the site's answers since then that have come to their end. The browser loads pages of its own,
+    /// too.
     async fn transferred_since(&self, before: usize) -> u64 {
         let mut seen = usize::MAX;
         loop {
@@ -104,9 +106,20 @@ impl Browser {
             tokio::time::sleep(QUIET).await;
         }
         let events = self.network_events().await;
-        let ended = |event: &&Value| event["method"] == "Network.loadingFinished";
+        let id = |event: &Value| event["params"]["requestId"].as_str().map(str::to_owned);
+        let asked = |event: &&Value| {
+            let url = event["params"]["request"]["url"].as_str().unwrap_or_default();
+            let own = self.bases.iter().any(|base| url.starts_with(&format!("{base}/")));
+            event["method"] == "Network.requestWillBeSent" && own
+        };
+        let since = &events[before..];
+        let own: HashSet<String> = since.iter().filter(asked).filter_map(id).collect();
+        let ended = |event: &&Value| {
+            let own = id(event).is_some_and(|id| own.contains(&id));
+            event["method"] == "Network.loadingFinished" && own
+        };
         let size = |event: &Value| event["params"]["encodedDataLength"].as_f64().unwrap_or(0.0);
-        let sum: f64 = events[before..].iter().filter(ended).map(size).sum();
+        let sum: f64 = since.iter().filter(ended).map(size).sum();
         format!("{sum:.0}").parse().expect("a count of bytes")
     }
 
