@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use listmill_shared::app::control::ControlError;
 use listmill_shared::app::keys::KeyError;
 use listmill_shared::app::submit::read::ReadError;
-use listmill_shared::app::submit::{BodyError, SubmitError};
+use listmill_shared::app::submit::{BodyError, Packing, SubmitError};
 use listmill_shared::app::verify::VerifyError;
 use listmill_shared::store::StoreError;
 use serde::Serialize;
@@ -53,6 +53,7 @@ kinds! {
     EMAIL_REQUIRED = 400 "email_required" "Email is required";
     BODY_BROKEN = 400 "body_broken" "The body did not arrive as a whole";
     NOT_GZIP = 400 "not_gzip" "The body cannot be unpacked";
+    NOT_UNPACKED = 400 "not_unpacked" "The list cannot be unpacked";
     INSUFFICIENT_CREDITS = 402 "insufficient_credits" "Insufficient credits";
     BAD_SIGNATURE = 403 "bad_signature" "The signature does not verify";
     NOT_FOUND = 404 "not_found" "There is no such route";
@@ -82,6 +83,7 @@ kinds! {
     TOO_MANY_STREAMS = 429 "too_many_streams" "Too many streams of this account";
     BEYOND_XLSX = 422 "beyond_xlsx" "The results do not fit into a spreadsheet";
     NOT_A_LIST = 415 "not_a_list" "The body is no list";
+    MOSTLY_INVALID = 422 "mostly_invalid" "Most of the list is probably not email addresses";
     BROKEN_WORKBOOK = 422 "broken_workbook" "The workbook cannot be read";
     WORKBOOK_TOO_LARGE = 413 "workbook_too_large" "The workbook is too large";
     INTERNAL = 500 "internal_error" "Something went wrong on our side";
@@ -357,6 +359,7 @@ impl From<SubmitError> for Problem {
                 Self { detail: error.to_string().into(), ..longer }
             }
             SubmitError::Body(error) => error.into(),
+            SubmitError::MostlyInvalid(wrong) => Self::new(MOSTLY_INVALID, wrong.to_string()),
             SubmitError::Insufficient { balance, .. } => Self::insufficient(balance),
             error @ SubmitError::KeyLimit { .. } => Self::key_limit(error.to_string()),
             SubmitError::KeyReused => Self::new(
@@ -399,7 +402,8 @@ impl From<BodyError> for Problem {
             BodyError::Idle(_) => BODY_IDLE,
             BodyError::TooLarge(_) => BODY_TOO_LARGE,
             BodyError::Bomb => GZIP_BOMB,
-            BodyError::NotGzip(_) => NOT_GZIP,
+            BodyError::NotUnpacked(Packing::Gzip, _) => NOT_GZIP,
+            BodyError::NotUnpacked(..) => NOT_UNPACKED,
             BodyError::Busy => {
                 return Self::new(TOO_MANY_WORKBOOKS, error.to_string()).retry_after(30);
             }

@@ -170,6 +170,10 @@ pub struct ResultView<'a> {
     /// The address, normalised: the domain in lower case and Unicode.
     #[schema(example = "anna@example.com")]
     pub email: &'a str,
+    /// The text as it stood in the list, up to 320 bytes of it; only where that differs from `email`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Anna <anna@Example.com>")]
+    pub submitted: Option<&'a str>,
     /// What to do with it.
     #[schema(value_type = openapi::Status)]
     pub status: Status,
@@ -204,6 +208,7 @@ impl<'a> ResultView<'a> {
         Self {
             seq: found.seq,
             email: &found.address,
+            submitted: found.submitted.as_deref(),
             status: found.reason.status(),
             reason: found.reason,
             score: found.score,
@@ -224,6 +229,10 @@ pub fn write_result(out: &mut Vec<u8>, found: &Found) {
     write_number(out, found.seq);
     out.extend_from_slice(b",\"email\":");
     write_text(out, &found.address);
+    if let Some(submitted) = &found.submitted {
+        out.extend_from_slice(b",\"submitted\":");
+        write_text(out, submitted);
+    }
     out.extend_from_slice(b",\"status\":\"");
     out.extend_from_slice(found.reason.status().as_str().as_bytes());
     out.extend_from_slice(b"\",\"reason\":\"");
@@ -388,6 +397,7 @@ mod tests {
         Found {
             seq: 7,
             address: address.to_owned(),
+            submitted: full.then(|| format!("A <{address}>")),
             reason: if full { Reason::CatchAll } else { Reason::Timeout },
             score: 71,
             flags: if full {

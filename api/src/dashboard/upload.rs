@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use listmill_shared::app::submit::read::Book;
+use listmill_shared::app::submit::read::{Book, Sample, Understood};
 use listmill_shared::app::submit::{Accepted, SubmitError};
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::task::{Submitted, Task};
@@ -42,8 +42,44 @@ pub struct Check {
     pub balance: String,
     /// How many are missing, in words.
     pub missing: Option<String>,
+    /// How it was understood.
+    pub read: Option<Read>,
+    /// Why it would be refused.
+    pub doubt: Option<String>,
     /// What was read of a workbook.
     pub book: Option<Sheet>,
+}
+
+/// How a list was understood.
+#[derive(Debug)]
+pub struct Read {
+    /// In a sentence.
+    pub manner: String,
+    /// Addresses that are likely one mailbox with another, where there are any.
+    pub likely: Option<String>,
+    /// The first addresses: what stands in the list, what was made of it, and whether that is an address.
+    pub first: Vec<Sample>,
+}
+
+impl Read {
+    fn new(page: &Page, understood: &Understood) -> Self {
+        let Understood { format, encoding, columns, likely_duplicates, .. } = understood;
+        let mut manner = filled("tasks.read_as", &[("format", format), ("encoding", encoding)]);
+        let called = |column: &listmill_shared::app::submit::read::Column| {
+            column.name.clone().unwrap_or_else(|| column.number.to_string())
+        };
+        let names: Vec<String> = columns.iter().map(called).collect();
+        if !names.is_empty() {
+            manner.push(' ');
+            manner.push_str(&filled("tasks.read_column", &[("name", &names.join(", "))]));
+        }
+        let count = i64::try_from(*likely_duplicates).unwrap_or(i64::MAX);
+        Self {
+            manner,
+            likely: (count > 0).then(|| filled("tasks.likely", &[("n", &page.n(count))])),
+            first: understood.first.clone(),
+        }
+    }
 }
 
 /// The first rows of a workbook's sheet: the browser cannot look into one.
@@ -81,6 +117,8 @@ impl Check {
     fn new(page: &Page, submitted: Submitted, cost: i64, balance: i64) -> Self {
         Self {
             book: None,
+            read: None,
+            doubt: None,
             submitted: page.n(submitted.submitted),
             unique: page.n(submitted.unique),
             duplicates: page.n(submitted.duplicates),
@@ -160,9 +198,11 @@ async fn receive(
     let ours = csrf_of(viewer.token());
     let taken = submit_by_person(intake, |given| is_csrf(given, ours), dry_run, headers, body);
     match taken.await {
-        Ok(Accepted::Counted { submitted, cost, balance, book }) => {
+        Ok(Accepted::Counted { submitted, cost, balance, book, understood, doubt }) => {
             let page = Page::new(&viewer, "tasks");
             let mut check = Check::new(&page, submitted, cost, balance);
+            check.read = Some(Read::new(&page, &understood));
+            check.doubt = doubt.map(|doubt| doubt.to_string());
             check.book = book.map(|book| Sheet::new(book, by_script(headers)));
             answered(&api, &viewer, headers, Some(check), None, StatusCode::OK).await
         }
@@ -186,7 +226,7 @@ async fn receive(
 }
 
 /// What is remembered of an accepted list: how many addresses it has.
-fn answer(task: &Task, _: Millis) -> (i16, String) {
+fn answer(task: &Task, _: &Understood, _: Millis) -> (i16, String) {
     (303, task.submitted.unique.to_string())
 }
 

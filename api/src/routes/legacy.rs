@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use listmill_shared::app::submit::read::Format;
+use listmill_shared::app::submit::read::Understood;
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::id::TaskId;
 use listmill_shared::domain::task::{Task, TaskStatus};
@@ -183,11 +183,10 @@ pub async fn verify_bulk(
         }
         Ok((permit, idempotency, gzip)) => {
             let plan = Plan {
-                format: Format::Json,
                 gzip,
-                name: None,
-                allow_partial: false,
-                dry_run: false,
+                // Its clients know no way to say it, and answer for each address on its own.
+                allow_invalid: true,
+                ..Plan::of_json()
             };
             let route = "POST /api/verify-bulk";
             let who = Submitter::from(&caller);
@@ -197,7 +196,7 @@ pub async fn verify_bulk(
     }
 }
 
-fn answer(task: &Task, _: Millis) -> (i16, String) {
+fn answer(task: &Task, _: &Understood, _: Millis) -> (i16, String) {
     let total = task.submitted.submitted;
     let body = SeedTask {
         task_id: task.id.to_string(),
@@ -307,6 +306,7 @@ mod tests {
         SeedResult::from(Found {
             seq: 0,
             address: String::from("a@b.example"),
+            submitted: None,
             reason,
             score: reason.score(),
             flags: Flags { role, ..Flags::default() },

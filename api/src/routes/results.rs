@@ -310,6 +310,7 @@ mod tests {
         let row = |seq: &i64| Found {
             seq: *seq,
             address: String::from("a@b.example"),
+            submitted: None,
             reason: Reason::Accepted,
             score: 98,
             flags: Flags::default(),

@@ -10,7 +10,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use listmill_shared::app::submit::read::Format;
+use encoding_rs::Encoding;
+use listmill_shared::app::submit::read::{Format, Said, Understood, encoding};
 use listmill_shared::app::submit::{Accepted, Answer, Submission, SubmitError};
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::clock::Millis;
@@ -18,11 +19,12 @@ use listmill_shared::domain::id::{AccountId, KeyId};
 use listmill_shared::domain::task::Task;
 use listmill_shared::store::StoreError;
 use listmill_shared::store::idempotency::RequestKey;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use self::dry_run::DryRun;
+use self::list_read::ListRead;
 use super::json;
 use crate::Api;
 use crate::extract::{MediaType, Params, flag, linger};
@@ -35,6 +37,7 @@ use crate::view::{TaskView, to_json};
 
 mod dry_run;
 pub mod form;
+mod list_read;
 
 /// Characters of a task's name.
 const NAME: usize = 200;
@@ -44,14 +47,23 @@ const NAME: usize = 200;
 pub struct SubmitParams {
     /// A name for the task, up to 200 characters. A name in a JSON body wins.
     name: Option<String>,
-    /// CSV and workbooks: the column with the addresses, by its header (any case) or its number from 1; of a
-    /// workbook also by its letter. Found out unless given.
+    /// CSV and workbooks: the column with the addresses, by its header (any case), its number from 1 or its letter;
+    /// several with commas between them, or `*` for all that hold addresses. Found out unless given.
     column: Option<String>,
     /// Workbooks: the sheet, by its name (any case). The first one with rows unless given.
     sheet: Option<String>,
     /// CSV: the delimiter, one character, or `tab`. Found out among comma, semicolon, tab and `|`
     /// unless given.
     delimiter: Option<String>,
+    /// The list's encoding, as `charset` of a content type would say it. Found out unless given.
+    charset: Option<String>,
+    /// Addresses that differ by letter case or a tag (`anna+news@`) alone are verified and charged once.
+    #[param(value_type = Option<bool>)]
+    collapse: Option<String>,
+    /// Take the list however much of it is no address. Without it, a list with more than 20 % of such entries (and ten
+    /// at least) is refused: it is probably another file than was meant.
+    #[param(value_type = Option<bool>)]
+    allow_invalid: Option<String>,
     /// Run until the credits end, pause, and go on by itself after a top-up, instead of refusing a
     /// list that costs more than there is.
     #[param(value_type = Option<bool>)]
@@ -78,12 +90,16 @@ pub struct ListBody {
 ///
 /// The body is the list, streamed, up to 10,000,000 addresses:
 ///
-/// - `application/json`: an object with `emails`;
+/// - `application/json`: an object with `emails`, or that array alone; each element is a text, or an object that has
+///   the address in a field such as `email`;
 /// - `text/csv` or `text/tab-separated-values`: with or without a header; quoted fields may hold
 ///   delimiters and line breaks;
-/// - `text/plain`: one address a line;
-/// - `application/x-ndjson` (or `application/jsonl`): per line a JSON string, or an object with
-///   `email`;
+/// - `text/plain`: one address a line, or several with commas, semicolons or spaces between them; a table with tabs
+///   or with known headers is taken for one;
+/// - `application/x-ndjson` (or `application/jsonl`): per line a JSON string, or an object that has the address in a
+///   field such as `email`;
+/// - `text/vcard`, `text/ldif`, `message/rfc822` and `application/mbox`: address books, and the headers of mails;
+/// - `application/octet-stream`: whatever its bytes say;
 /// - `application/vnd.openxmlformats-officedocument.spreadsheetml.sheet`: a workbook (XLSX), recognised by its
 ///   bytes as well, whatever type was given. It is received as a whole before it is read, and has its own bounds
 ///   (`max_workbook_bytes`, 1 GiB unpacked);
@@ -91,10 +107,16 @@ pub struct ListBody {
 ///   (`.csv .tsv .txt .ndjson .jsonl .json .xlsx`, each also with `.gz`) says what it is. Fields named as
 ///   the query parameters may stand **before** it; what stands behind it is not read.
 ///
-/// `Content-Encoding: gzip` is taken for all but forms. Text is UTF-8, with or without a byte order
-/// mark. Nothing of a refused list is stored or charged; `detail` says where the fault is.
+/// `Content-Encoding: gzip` is taken for all but forms. A list that is itself packed with gzip, zstd or ZIP (one list in
+/// it) is recognised by its bytes. A text may have any encoding: a byte order mark, `charset` or the bytes themselves
+/// tell it. Nothing of a refused list is stored or charged; `detail` says where the fault is.
 ///
-/// Repeated addresses (domain in any case) are verified and charged once.
+/// Addresses are taken out of what people and programs write around them: `Anna <anna@example.com>`, quotes, `mailto:`,
+/// comments, characters that nobody sees. Several in one cell or line are several addresses of that row. The result has
+/// the text as it stood as `submitted`, where it differs from `email`.
+///
+/// Repeated addresses (domain in any case) are verified and charged once. The answer says how the list was understood
+/// (`list`).
 ///
 /// With a **test key** the sandbox verifies, nothing is charged, and a list holds up to 100,000 addresses
 /// (the setting `test_task_addresses`).
@@ -110,7 +132,7 @@ pub struct ListBody {
         (form::ListForm = "multipart/form-data"),
     )),
     responses(
-        (status = 201, description = "The task, accepted.", body = TaskView<'static>,
+        (status = 201, description = "The task, accepted.", body = AcceptedTask<'static>,
             headers(("Location" = String, description = "Where the task is."))),
         (status = 200, description = "With `dry_run`: what the list would come to.", body = DryRun),
         (status = 408, description = "The body stopped arriving.", body = openapi::Problem,
@@ -119,7 +141,7 @@ pub struct ListBody {
             body = openapi::Problem, content_type = "application/problem+json"),
         (status = 415, description = "Not a type, charset or encoding that is taken, or no list at all.",
             body = openapi::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A workbook that cannot be read.",
+        (status = 422, description = "A workbook that cannot be read, or a list that is mostly no addresses.",
             body = openapi::Problem, content_type = "application/problem+json"),
         Bad, Poor, Conflict, Gate))]
 pub async fn submit(
@@ -172,8 +194,9 @@ fn unsupported() -> Problem {
     Problem::new(
         UNSUPPORTED_MEDIA_TYPE,
         "Send the list as application/json, text/csv, text/tab-separated-values, text/plain, \
-         application/x-ndjson, multipart/form-data or a workbook (.xlsx: application/vnd.\
-         openxmlformats-officedocument.spreadsheetml.sheet), and say so in Content-Type.",
+         application/x-ndjson, text/vcard, text/ldif, message/rfc822, multipart/form-data, a workbook (.xlsx: \
+         application/vnd.openxmlformats-officedocument.spreadsheetml.sheet), or application/octet-stream where its \
+         bytes shall say what it is; and say so in Content-Type.",
     )
 }
 
@@ -187,8 +210,12 @@ pub fn bytes_of(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + 's
 pub struct Plan {
     /// How it is written.
     pub format: Format,
-    /// Whether it is packed.
+    /// What else was said of it.
+    pub said: Said,
+    /// Whether it is packed on its way.
     pub gzip: bool,
+    /// Take it however much of it is no address.
+    pub allow_invalid: bool,
     /// What the task is called.
     pub name: Option<String>,
     /// Run until credits end.
@@ -199,15 +226,36 @@ pub struct Plan {
 
 impl Plan {
     fn new(kind: &MediaType, headers: &HeaderMap, params: &SubmitParams) -> Result<Self, Problem> {
-        kind.require_utf8()?;
         let format = format(&kind.essence, params)?.ok_or_else(unsupported)?;
-        Self::of(format, gzip(headers)?, params)
+        Self::of(format, kind.charset.as_deref(), gzip(headers)?, params)
     }
 
-    fn of(format: Format, gzip: bool, params: &SubmitParams) -> Result<Self, Problem> {
+    /// A JSON body of which nothing more is said.
+    pub fn of_json() -> Self {
+        Self {
+            format: Format::Json,
+            said: Said::default(),
+            gzip: false,
+            allow_invalid: false,
+            name: None,
+            allow_partial: false,
+            dry_run: false,
+        }
+    }
+
+    fn of(
+        format: Format,
+        charset: Option<&str>,
+        gzip: bool,
+        params: &SubmitParams,
+    ) -> Result<Self, Problem> {
+        let charset = params.charset.as_deref().filter(|charset| !charset.trim().is_empty()).or(charset);
+        let collapse = flag("collapse", params.collapse.as_deref())?;
         Ok(Self {
             format,
+            said: Said { encoding: charset.map(known_encoding).transpose()?.flatten(), collapse },
             gzip,
+            allow_invalid: flag("allow_invalid", params.allow_invalid.as_deref())?,
             name: name(params.name.as_deref())?,
             allow_partial: flag("allow_partial", params.allow_partial.as_deref())?,
             dry_run: flag("dry_run", params.dry_run.as_deref())?,
@@ -215,14 +263,36 @@ impl Plan {
     }
 }
 
-/// Types that workbooks have, or what programs say that know no better; the bytes decide.
-const WORKBOOKS: [&str; 6] = [
+/// `None`: ASCII, which says nothing that the bytes do not.
+fn known_encoding(charset: &str) -> Result<Option<&'static Encoding>, Problem> {
+    let charset = charset.trim();
+    if charset.eq_ignore_ascii_case("us-ascii") || charset.eq_ignore_ascii_case("ascii") {
+        return Ok(None);
+    }
+    encoding(charset).map(Some).ok_or_else(|| {
+        let detail = format!(
+            "The charset {charset:.40} is not known. Known are utf-8, utf-16le, utf-16be, windows-1252, iso-8859-1, \
+             shift_jis, gb18030 and the others of the WHATWG Encoding Standard; without one it is found out."
+        );
+        Problem::new(UNSUPPORTED_MEDIA_TYPE, detail)
+    })
+}
+
+/// Types that workbooks have; the bytes decide.
+const WORKBOOKS: [&str; 4] = [
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "application/vnd.ms-excel.sheet.macroenabled.12",
     "application/vnd.oasis.opendocument.spreadsheet",
     "application/vnd.ms-excel",
-    "application/zip",
+];
+/// What programs say that know no better, or of what is packed; the bytes decide.
+const ANY: [&str; 6] = [
     "application/octet-stream",
+    "application/zip",
+    "application/x-zip-compressed",
+    "application/gzip",
+    "application/x-gzip",
+    "application/zstd",
 ];
 
 /// The format that a media type stands for.
@@ -244,6 +314,12 @@ fn format(essence: &str, params: &SubmitParams) -> Result<Option<Format>, Proble
         | "application/ndjson"
         | "application/jsonl"
         | "application/x-jsonlines" => Some(Format::Ndjson),
+        "text/vcard" | "text/x-vcard" | "text/directory" => Some(Format::Cards),
+        "text/ldif" | "text/x-ldif" | "application/x-ldif" | "application/ldif" => Some(Format::Ldif),
+        "message/rfc822" | "application/mbox" => Some(Format::Mail),
+        essence if ANY.contains(&essence) => {
+            Some(Format::Any { column, delimiter, sheet: params.sheet.clone() })
+        }
         essence if WORKBOOKS.contains(&essence) => {
             Some(Format::Workbook { column, sheet: params.sheet.clone() })
         }
@@ -356,7 +432,9 @@ impl Intake {
             sandbox: who.sandbox,
             idempotency: idempotency.filter(|_| !plan.dry_run).map(|key| (request(key), rest)),
             format: plan.format,
+            said: plan.said,
             gzip: plan.gzip,
+            allow_invalid: plan.allow_invalid,
             name: plan.name,
             allow_partial: plan.allow_partial,
             dry_run: plan.dry_run,
@@ -380,8 +458,10 @@ impl Intake {
 
 fn render(accepted: Accepted) -> Result<Response, Problem> {
     match accepted {
-        Accepted::Counted { submitted, cost, balance, book } => {
-            Ok(json(StatusCode::OK, to_json(&DryRun::new(submitted, cost, balance, book))))
+        Accepted::Counted { submitted, cost, balance, book, understood, doubt } => {
+            let doubt = doubt.as_deref();
+            let counted = DryRun::new(submitted, cost, balance, book, &understood, doubt);
+            Ok(json(StatusCode::OK, to_json(&counted)))
         }
         Accepted::Task { status, body, replayed, .. } => {
             let location = location(&body);
@@ -408,9 +488,19 @@ fn location(body: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("/v1/tasks/{}", named.id)).ok()
 }
 
-fn answer(task: &Task, now: Millis) -> (i16, String) {
+/// A task that was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+struct AcceptedTask<'a> {
+    #[serde(flatten)]
+    task: TaskView<'a>,
+    /// How its list was understood. In this answer only.
+    list: ListRead,
+}
+
+fn answer(task: &Task, understood: &Understood, now: Millis) -> (i16, String) {
     // It has not ended, so nothing of it expires yet.
-    (201, TaskView::new(task, now, Duration::ZERO).json())
+    let task = TaskView::new(task, now, Duration::ZERO);
+    (201, to_json(&AcceptedTask { task, list: understood.into() }))
 }
 
 /// The text of the header, for what reads it as a whole.

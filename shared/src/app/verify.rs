@@ -6,9 +6,12 @@
 //! resolves the hold, so that the same request is never charged twice. For a test key the sandbox answers, and
 //! nothing is held or written.
 
+use std::borrow::Cow;
+
 use super::App;
 use crate::app::provider::{Provider, ask};
 use crate::domain::address::normalise;
+use crate::domain::spelling::one;
 use crate::domain::id::{AccountId, CheckId, KeyId};
 use crate::domain::verdict::{Credit, Reason, Verdict};
 use crate::store::StoreError;
@@ -79,15 +82,16 @@ impl App {
         provider: &dyn Provider,
         keep: Option<Keep<'_>>,
     ) -> Result<Verified, VerifyError> {
-        let normalised = normalise(address);
+        let submitted = address;
+        let normalised = normalise(&one(address).unwrap_or(Cow::Borrowed(address)));
         if normalised.syntax.is_err() {
             let verdict = Verdict::of(Reason::InvalidSyntax);
-            let found = found(normalised.text, verdict, 0, Credit::Free, self.now());
+            let found = found(submitted, normalised.text, verdict, 0, Credit::Free, self.now());
             return Ok(Verified { found, kept: false });
         }
         if payer.sandbox {
             let (verdict, attempts) = ask(&*self.sandbox, &normalised.text, 1).await;
-            let found = found(normalised.text, verdict, attempts, Credit::Free, self.now());
+            let found = found(submitted, normalised.text, verdict, attempts, Credit::Free, self.now());
             return Ok(Verified { found, kept: false });
         }
         let now = self.now();
@@ -102,7 +106,7 @@ impl App {
         let (verdict, attempts) = ask(provider, &normalised.text, 1).await;
         let credit = verdict.reason.credit();
         let charge = credit == Credit::Charged;
-        let mut found = found(normalised.text, verdict, attempts, credit, self.now());
+        let mut found = found(submitted, normalised.text, verdict, attempts, credit, self.now());
         let body = keep.as_ref().map(|keep| (keep.render)(&found)).unwrap_or_default();
         let answered = keep.as_ref().map(|keep| Answered {
             request: keep.request,
@@ -123,9 +127,17 @@ impl App {
     }
 }
 
-fn found(address: String, verdict: Verdict, attempts: i16, credit: Credit, now: i64) -> Found {
+fn found(
+    submitted: &str,
+    address: String,
+    verdict: Verdict,
+    attempts: i16,
+    credit: Credit,
+    now: i64,
+) -> Found {
     Found {
         seq: 0,
+        submitted: (submitted != address).then(|| submitted.to_owned()),
         address,
         reason: verdict.reason,
         score: verdict.score,

@@ -101,6 +101,19 @@ pub fn trim(raw: &str) -> &str {
     }
 }
 
+/// Is it an address as it stands, but for white space around it?
+pub fn is_valid(raw: &str) -> bool {
+    // Most texts that are none have no domain, or one that nothing has to be written for.
+    raw.contains('@') && write_canonical(trim(raw), &mut String::new()).is_ok()
+}
+
+/// A character that nobody sees and that means nothing in an address: programs leave it behind.
+pub(super) fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Splits at the last `@`, so that a quoted local part may hold one.
 pub fn split(text: &str) -> Option<(&str, &str)> {
     let at = text.bytes().rposition(|b| b == b'@')?;
@@ -195,7 +208,7 @@ fn check_dot_atom(local: &str) -> Result<(), SyntaxError> {
     if after_dot {
         return Err(SyntaxError::LocalDot);
     }
-    if !ascii && !local.chars().all(is_local_char) {
+    if !ascii && !(local.chars().all(is_local_char) && joins_letters(local)) {
         return Err(SyntaxError::LocalCharacter);
     }
     Ok(())
@@ -203,7 +216,13 @@ fn check_dot_atom(local: &str) -> Result<(), SyntaxError> {
 
 /// SMTPUTF8 allows all of Unicode; controls and white space are typing errors all the same.
 fn is_local_char(c: char) -> bool {
-    c.is_ascii() || !(c.is_control() || c.is_whitespace() || c == '\u{feff}')
+    c.is_ascii() || !(c.is_control() || c.is_whitespace() || is_invisible(c))
+}
+
+/// Joiners shape letters of some scripts; among Latin ones they are left behind by mistake.
+fn joins_letters(local: &str) -> bool {
+    let is_joiner = |c: char| matches!(c, '\u{200c}' | '\u{200d}');
+    !local.contains(is_joiner) || local.chars().any(|c| !c.is_ascii() && !is_joiner(c))
 }
 
 /// RFC 5321 Quoted-string. Written back without quotes where they change nothing, else with only
@@ -268,8 +287,16 @@ fn write_domain(domain: &str, out: &mut String) -> Result<usize, SyntaxError> {
     let (unicode, outcome) =
         Uts46::new().to_unicode(ascii.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast);
     outcome.map_err(|_| SyntaxError::DomainIdn)?;
+    if unicode.contains(is_punctuation) {
+        return Err(SyntaxError::DomainCharacter);
+    }
     out.push_str(&unicode);
     Ok(ascii.len())
+}
+
+/// UTS 46 lets punctuation pass that no domain name may have (RFC 5892, 2.6); quotes are what is seen of it.
+fn is_punctuation(c: char) -> bool {
+    matches!(c, '\u{ab}' | '\u{bb}' | '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{205e}')
 }
 
 fn to_ascii(domain: &str) -> Result<Cow<'_, str>, SyntaxError> {

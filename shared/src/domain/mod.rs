@@ -20,6 +20,7 @@ pub mod person;
 pub mod request;
 pub mod result_filter;
 pub mod root_key;
+pub mod spelling;
 pub mod task;
 pub mod task_event;
 pub mod verdict;

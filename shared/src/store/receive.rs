@@ -36,6 +36,10 @@ pub struct Accept {
     pub header: Option<Vec<u8>>,
     /// Delimiter of a CSV.
     pub delimiter: u8,
+    /// Its results begin with a byte order mark.
+    pub bom: bool,
+    /// The lines of its results end with CR and LF.
+    pub crlf: bool,
     /// Credits reserved of the limit of the key that submits it; `None` without a key, and of a sandbox task.
     pub key_reserved: Option<i64>,
 }
@@ -117,7 +121,8 @@ impl Store {
     ) -> Result<()> {
         const SQL: &str = "UPDATE tasks SET status = 'queued', name = $2, submitted = $3,
                 unique_addresses = $4, duplicates = $5, invalid_syntax = $6, batches = $7,
-                header = $8, delimiter = $9, created_at = $10, touched_at = $10, key_reserved = $12
+                header = $8, delimiter = $9, created_at = $10, touched_at = $10, key_reserved = $12,
+                bom = $13, crlf = $14
             WHERE id = $1 AND status = 'ingesting' AND deleted_at IS NULL AND batches = $11
             RETURNING account_id";
         let counts = accept.submitted;
@@ -125,7 +130,7 @@ impl Store {
             .bind(task).bind(accept.name.as_deref()).bind(counts.submitted).bind(counts.unique)
             .bind(counts.duplicates).bind(counts.invalid_syntax).bind(accept.batches)
             .bind(accept.header.as_deref()).bind(i16::from(accept.delimiter)).bind(now)
-            .bind(accept.stored).bind(accept.key_reserved)
+            .bind(accept.stored).bind(accept.key_reserved).bind(accept.bom).bind(accept.crlf)
             .fetch_optional(c).await)?;
         expect_rows("accept task", u64::from(account.is_some()), 1)?;
         match account {

@@ -37,7 +37,7 @@ impl Opened {
     }
 
     /// Gives its results to `take`, in `seq` order, each with its address.
-    pub fn each(&self, mut take: impl FnMut(i64, &str, &Packed)) -> Result<()> {
+    pub fn each(&self, mut take: impl FnMut(Place<'_>, &Packed)) -> Result<()> {
         let mut all = Vec::new();
         for block in &self.blocks {
             all.extend(block.results().map_err(damaged)?);
@@ -51,10 +51,26 @@ impl Opened {
                     what: "block of results",
                     detail: format!("its batch has no address {}", result.place),
                 })?;
-            take(self.first_seq + i64::from(result.place), entry.text, result);
+            let place = Place {
+                seq: self.first_seq + i64::from(result.place),
+                address: entry.text,
+                submitted: self.batch.submitted(result.place as usize),
+            };
+            take(place, result);
         }
         Ok(())
     }
+}
+
+/// An address of a list.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Its number in the task.
+    pub seq: i64,
+    /// As it is judged.
+    pub address: &'a str,
+    /// How the list has it, where that differs.
+    pub submitted: Option<&'a str>,
 }
 
 /// A batch's number, and a payload of it.

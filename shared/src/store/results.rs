@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::result_walk::{AT_ONCE, At, Wanted, open_batch};
+use super::result_walk::{AT_ONCE, At, Place, Wanted, open_batch};
 use super::{Result, Store, StoreError, read};
 use crate::domain::batch::place;
 use crate::domain::block::Packed;
@@ -24,6 +24,8 @@ pub struct Found {
     pub seq: i64,
     /// The address, normalised.
     pub address: String,
+    /// How the list has it, where that differs.
+    pub submitted: Option<String>,
     /// The finding; gives the status.
     pub reason: Reason,
     /// Chance of delivery, 0 to 100.
@@ -45,10 +47,11 @@ pub struct Found {
 }
 
 impl Found {
-    fn of(seq: i64, address: &str, packed: &Packed) -> Self {
+    fn of(at: Place<'_>, packed: &Packed) -> Self {
         Self {
-            seq,
-            address: address.to_owned(),
+            seq: at.seq,
+            address: at.address.to_owned(),
+            submitted: at.submitted.map(str::to_owned),
             reason: packed.reason,
             score: packed.score,
             flags: packed.flags,
@@ -122,9 +125,9 @@ impl Store {
         let limit = usize::try_from(limit).unwrap_or(0);
         let Part { mut found, mut looked } = Part::default();
         self.walk(task, &wanted, at_once, |opened| {
-            opened.each(|seq, address, packed| {
-                if found.len() < limit && wanted.has(seq, packed) {
-                    found.push(Found::of(seq, address, packed));
+            opened.each(|at, packed| {
+                if found.len() < limit && wanted.has(at.seq, packed) {
+                    found.push(Found::of(at, packed));
                 }
             })?;
             let on = found.len() < limit;
@@ -150,9 +153,9 @@ impl Store {
         let wanted = Wanted { seqs: from..until, filter: filter.unwrap_or(ANY) };
         let mut found = Vec::new();
         self.walk(task, &wanted, AT_ONCE, |opened| {
-            opened.each(|seq, address, packed| {
-                if wanted.has(seq, packed) {
-                    found.push(Found::of(seq, address, packed));
+            opened.each(|at, packed| {
+                if wanted.has(at.seq, packed) {
+                    found.push(Found::of(at, packed));
                 }
             })?;
             Ok(true)
@@ -179,9 +182,9 @@ impl Store {
         let mut found = Vec::with_capacity(seqs.len());
         for part in layout.batches_of(seqs).chunks(AT_ONCE as usize) {
             for opened in self.open_batches(task, part, ANY).await? {
-                opened.each(|seq, address, packed| {
-                    if seqs.binary_search(&seq).is_ok() {
-                        found.push(Found::of(seq, address, packed));
+                opened.each(|at, packed| {
+                    if seqs.binary_search(&at.seq).is_ok() {
+                        found.push(Found::of(at, packed));
                     }
                 })?;
             }
@@ -255,9 +258,9 @@ impl Store {
         let Some((first_seq, no)) = at else { return Ok(None) };
         let mut one = None;
         for opened in self.open_batches(task, &[At { first_seq, no }], ANY).await? {
-            opened.each(|at, address, packed| {
-                if at == seq {
-                    let found = Found::of(at, address, packed);
+            opened.each(|at, packed| {
+                if at.seq == seq {
+                    let found = Found::of(at, packed);
                     one = Some((found, packed.detail.map(str::to_owned)));
                 }
             })?;
@@ -271,9 +274,9 @@ impl Store {
         let wanted = Wanted { seqs: from..until, filter: ANY };
         let mut details = Vec::new();
         self.walk(task, &wanted, AT_ONCE, |opened| {
-            opened.each(|seq, _, packed| {
-                if let Some(detail) = packed.detail.filter(|_| wanted.has(seq, packed)) {
-                    details.push((seq, detail.to_owned()));
+            opened.each(|at, packed| {
+                if let Some(detail) = packed.detail.filter(|_| wanted.has(at.seq, packed)) {
+                    details.push((at.seq, detail.to_owned()));
                 }
             })?;
             Ok(true)
@@ -287,7 +290,7 @@ impl Store {
         let wanted = Wanted { seqs: 0..i64::MAX, filter: ANY };
         let mut counts: BTreeMap<i16, (Reason, i64)> = BTreeMap::new();
         self.walk(task, &wanted, AT_ONCE, |opened| {
-            opened.each(|_, _, packed| {
+            opened.each(|_, packed| {
                 counts.entry(packed.reason.code()).or_insert((packed.reason, 0)).1 += 1;
             })?;
             Ok(true)

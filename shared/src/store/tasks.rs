@@ -299,13 +299,26 @@ impl Store {
         Ok(found)
     }
 
-    /// Header and delimiter of the submitted CSV.
-    pub async fn task_header(&self, id: TaskId) -> Result<(Option<Vec<u8>>, u8)> {
-        const SQL: &str = "SELECT header, delimiter FROM tasks WHERE id = $1";
-        let (header, delimiter): (Option<Vec<u8>>, i16) =
+    /// How the submitted list was written.
+    pub async fn task_manner(&self, id: TaskId) -> Result<Manner> {
+        const SQL: &str = "SELECT header, delimiter, bom, crlf FROM tasks WHERE id = $1";
+        let (header, delimiter, bom, crlf): (Option<Vec<u8>>, i16, bool, bool) =
             read!(self, c => sqlx::query_as(SQL).bind(id).fetch_one(c).await)?;
-        Ok((header, delimiter as u8))
+        Ok(Manner { header, delimiter: delimiter as u8, bom, crlf })
     }
+}
+
+/// How a submitted list was written, as far as its results are written in the same way.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    /// The header of a CSV, one line without terminator.
+    pub header: Option<Vec<u8>>,
+    /// What is between its cells.
+    pub delimiter: u8,
+    /// It began with a byte order mark, or came in an encoding that was not UTF-8.
+    pub bom: bool,
+    /// Its lines end with CR and LF.
+    pub crlf: bool,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! apostrophe before such cells, in the header too.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -15,7 +16,7 @@ use listmill_shared::store::{Store, StoreError};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::broken;
-use super::rows::{COLUMNS, Cell, Head, Line, Walk, cells, chunks};
+use super::rows::{COLUMNS, Cell, Head, Line, Walk, cells, chunks, write_cell};
 use crate::view::{write_number, write_stamp};
 
 /// What becomes of cells that a spreadsheet would take for a formula.
@@ -45,9 +46,9 @@ pub(super) async fn file(
     filter: Option<ResultFilter>,
     formulas: Formulas,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static, StoreError> {
-    let head = Head::read(store, task.id).await?;
-    let table = Table { delimiter: head.delimiter, formulas };
-    let first = Bytes::from(table.head(&head.line));
+    let head = Arc::new(Head::read(store, task.id).await?);
+    let table = Table { head, formulas };
+    let first = Bytes::from(table.head());
     let mut walk = Walk::new(filter);
     let blocks = ReceiverStream::new(chunks(store, task.id)).map(move |chunk| {
         let chunk = chunk.map_err(broken)?;
@@ -61,30 +62,34 @@ pub(super) async fn file(
 }
 
 /// Writes lines of CSV.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Table {
-    pub delimiter: u8,
+    pub head: Arc<Head>,
     pub formulas: Formulas,
 }
 
 impl Table {
     /// The first line: the list's own columns, then ours.
-    pub fn head(&self, header: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(header.len() + 256);
-        self.record(&mut out, header);
+    pub fn head(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.head.line.len() + 256);
+        if self.head.bom {
+            out.extend_from_slice("\u{feff}".as_bytes());
+        }
+        self.record(&mut out, &self.head.line);
         for column in COLUMNS {
-            out.push(self.delimiter);
+            out.push(self.head.delimiter);
             out.extend_from_slice(column.as_bytes());
         }
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(self.head.line_end());
         out
     }
 
     /// One row.
     pub fn line(&self, out: &mut Vec<u8>, line: &Line<'_>) {
-        self.record(out, line.record);
+        let shaped = self.head.shape(line.record);
+        self.record(out, &shaped.own);
         for cell in line.ours() {
-            out.push(self.delimiter);
+            out.push(self.head.delimiter);
             match cell {
                 Cell::Empty => {}
                 Cell::Text(text) => self.text(out, text.as_bytes()),
@@ -92,7 +97,11 @@ impl Table {
                 Cell::Time(at) => write_stamp(out, at),
             }
         }
-        out.extend_from_slice(b"\r\n");
+        if let Some(extra) = shaped.extra {
+            out.push(self.head.delimiter);
+            self.record(out, &extra);
+        }
+        out.extend_from_slice(self.head.line_end());
     }
 
     /// The submitted cells.
@@ -101,9 +110,9 @@ impl Table {
             out.extend_from_slice(record);
             return;
         }
-        for (no, cell) in cells(record, self.delimiter).enumerate() {
+        for (no, cell) in cells(record, self.head.delimiter).enumerate() {
             if no > 0 {
-                out.push(self.delimiter);
+                out.push(self.head.delimiter);
             }
             self.text(out, &cell);
         }
@@ -111,25 +120,10 @@ impl Table {
 
     /// One cell, quoted where it must be.
     fn text(&self, out: &mut Vec<u8>, text: &[u8]) {
-        let escaped = self.formulas == Formulas::Escaped && is_formula(text);
-        let quoted = text.iter().any(|b| *b == self.delimiter || matches!(b, b'"' | b'\r' | b'\n'));
-        if quoted {
-            out.push(b'"');
+        match self.formulas == Formulas::Escaped && is_formula(text) {
+            true => write_cell(out, &[b"'", text].concat(), self.head.delimiter),
+            false => write_cell(out, text, self.head.delimiter),
         }
-        if escaped {
-            out.push(b'\'');
-        }
-        if !quoted {
-            out.extend_from_slice(text);
-            return;
-        }
-        for b in text {
-            if *b == b'"' {
-                out.push(b'"');
-            }
-            out.push(*b);
-        }
-        out.push(b'"');
     }
 }
 
@@ -145,7 +139,7 @@ mod tests {
     use super::*;
     use crate::routes::download::tests::{chunk, found};
 
-    fn text(table: Table, walk: &mut Walk, rows: &[(Option<u64>, &str)], of: &[Reason]) -> String {
+    fn text(table: &Table, walk: &mut Walk, rows: &[(Option<u64>, &str)], of: &[Reason]) -> String {
         let results = of.iter().zip(0..).map(|(reason, seq)| found(seq, *reason)).collect();
         let (chunk, mut out) = (chunk(rows, results), Vec::new());
         for line in walk.lines(&chunk) {
@@ -155,13 +149,17 @@ mod tests {
     }
 
     fn table(delimiter: u8) -> Table {
-        Table { delimiter, formulas: Formulas::Kept }
+        let header = [b"a", &[delimiter][..], b"b"].concat();
+        Table { head: Arc::new(Head::new(header, delimiter)), formulas: Formulas::Kept }
     }
 
     #[test]
     fn rows_get_the_verdict_of_their_address() {
-        let head = String::from_utf8(table(b';').head(b"id;mail")).unwrap();
-        assert!(head.starts_with("id;mail;listmill_status;listmill_reason;"), "{head}");
+        let head = Head { bom: true, crlf: false, ..Head::new(b"id;mail".to_vec(), b';') };
+        let with_mark = Table { head: Arc::new(head), formulas: Formulas::Kept };
+        let head = String::from_utf8(with_mark.head()).unwrap();
+        assert!(head.starts_with("\u{feff}id;mail;listmill_status;listmill_reason;"), "{head}");
+        assert!(head.ends_with("listmill_checked_at\n"), "{head:?}");
         let rows = [
             (Some(0), "1;a0@example.com"),
             (None, "2;"),
@@ -169,7 +167,7 @@ mod tests {
             (Some(1), "\"4\";a1@example.com"),
         ];
         let mut walk = Walk::new(None);
-        let block = text(table(b';'), &mut walk, &rows, &[Reason::Accepted]);
+        let block = text(&table(b';'), &mut walk, &rows, &[Reason::Accepted]);
         let lines: Vec<&str> = block.split("\r\n").collect();
         let stamp = "1970-01-01T00:00:00.000Z";
         let verdict = "deliverable;accepted;98;true;;;;;\"mx;1.example\";250";
@@ -181,7 +179,7 @@ mod tests {
         assert_eq!(lines[3], format!("\"4\";a1@example.com{}", ";".repeat(COLUMNS.len())));
         // The next block knows what was seen before.
         let rows = [(Some(1), "5;x")];
-        let block = text(table(b';'), &mut walk, &rows, &[Reason::Accepted, Reason::Accepted]);
+        let block = text(&table(b';'), &mut walk, &rows, &[Reason::Accepted, Reason::Accepted]);
         assert!(block.contains(";free;"), "{block}");
     }
 
@@ -189,7 +187,7 @@ mod tests {
     fn a_row_that_is_nothing_but_its_address_reads_like_any_other() {
         let rows =
             [(Some(0), "a0@example.com"), (Some(1), "a1@example.com"), (Some(0), "A0@example.com")];
-        let block = text(table(b','), &mut Walk::new(None), &rows, &[Reason::Accepted]);
+        let block = text(&table(b','), &mut Walk::new(None), &rows, &[Reason::Accepted]);
         let first: Vec<&str> = block.lines().filter_map(|line| line.split(',').next()).collect();
         assert_eq!(first, ["a0@example.com", "a1@example.com", "A0@example.com"]);
     }
@@ -198,21 +196,22 @@ mod tests {
     fn filters_drop_whole_rows() {
         let rows = [(Some(0), "a"), (None, "b"), (Some(1), "c"), (Some(2), "d")];
         let mut walk = Walk::new(Some(ResultFilter::of_reasons([Reason::NoMx])));
-        let block = text(table(b','), &mut walk, &rows, &[Reason::Accepted, Reason::NoMx]);
+        let block = text(&table(b','), &mut walk, &rows, &[Reason::Accepted, Reason::NoMx]);
         assert!(block.starts_with("c,undeliverable,no_mx,"), "{block}");
         assert_eq!(block.matches("\r\n").count(), 1);
     }
 
     #[test]
     fn formulas_get_an_apostrophe_where_it_is_asked_for() {
-        let table = Table { delimiter: b',', formulas: Formulas::Escaped };
         let row =
             "=1+1,\"=HYPERLINK(\"\"http://x/\"\",\"\"y\"\")\",-5,@b,a=b,\"\ttab\",\"\r\n\",'=1,";
-        let head = String::from_utf8(table.head(row.as_bytes())).unwrap();
+        let head = Arc::new(Head::new(row.as_bytes().to_vec(), b','));
+        let table = Table { head, formulas: Formulas::Escaped };
+        let head = String::from_utf8(table.head()).unwrap();
         let wanted =
             "'=1+1,\"'=HYPERLINK(\"\"http://x/\"\",\"\"y\"\")\",'-5,'@b,a=b,'\ttab,\"'\r\n\",'=1,";
         assert!(head.starts_with(wanted), "{head:?}");
-        let block = text(table, &mut Walk::new(None), &[(Some(0), row)], &[Reason::Accepted]);
+        let block = text(&table, &mut Walk::new(None), &[(Some(0), row)], &[Reason::Accepted]);
         assert!(block.starts_with(wanted), "{block:?}");
         assert!(block.contains(",deliverable,accepted,98,true,,,,,mx;1.example,250,"), "{block:?}");
     }

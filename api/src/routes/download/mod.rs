@@ -22,6 +22,7 @@ mod xlsx;
 mod zip;
 
 use std::io;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -146,8 +147,8 @@ pub async fn response(
         Format::Zip(formulas) => {
             let head = Head::read(store, task.id).await?;
             let (body, length) = exports::make(api, task, move |temporary, blocks| {
-                let table = Table { delimiter: head.delimiter, formulas };
-                zip::write(|| temporary.file(), &head.line, table, Walk::new(filter), blocks)
+                let table = Table { head: Arc::new(head), formulas };
+                zip::write(|| temporary.file(), &table, Walk::new(filter), blocks)
             })
             .await?;
             (body, Some(length))

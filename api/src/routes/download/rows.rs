@@ -12,6 +12,7 @@ use listmill_shared::domain::payload::{Row, Rows, decode_rows};
 use listmill_shared::domain::result_filter::ResultFilter;
 use listmill_shared::domain::verdict::Credit;
 use listmill_shared::store::results::{Found, Layout};
+use listmill_shared::store::tasks::Manner;
 use listmill_shared::store::{Store, StoreError};
 use tokio::sync::mpsc;
 
@@ -34,28 +35,111 @@ pub const COLUMNS: [&str; 12] = [
     "listmill_checked_at",
 ];
 
-/// The first line of the file, and what is between its cells.
+/// The first line of the file, and how its lines are written.
+///
+/// A results file that was submitted has columns of ours already: they are left out, so that it has one set of them.
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// One CSV line, without terminator.
+    /// One CSV line, without terminator and columns of ours.
     pub line: Vec<u8>,
     pub delimiter: u8,
+    /// The file begins with a byte order mark.
+    pub bom: bool,
+    /// Its lines end with CR and LF.
+    pub crlf: bool,
+    /// Cells of the submitted header.
+    width: usize,
+    /// Those of ours among them, ascending.
+    ours: Vec<usize>,
+}
+
+/// A record, cut where our columns belong.
+#[derive(Debug)]
+pub struct Shaped<'a> {
+    /// The cells that have a header.
+    pub own: Cow<'a, [u8]>,
+    /// Cells behind the last header: ours stand before them, below their own headers.
+    pub extra: Option<Vec<u8>>,
 }
 
 impl Head {
     /// The submitted header. A list without one gets one.
     pub async fn read(store: &Store, task: TaskId) -> Result<Self, StoreError> {
-        let (header, delimiter) = store.task_header(task).await?;
-        if let Some(line) = header {
-            return Ok(Self { line, delimiter });
+        let Manner { header, delimiter, bom, crlf } = store.task_manner(task).await?;
+        let mut head = Self { bom, crlf, ..Self::new(header.unwrap_or_default(), delimiter) };
+        if !head.line.is_empty() {
+            return Ok(head);
         }
         let first = read_chunk(store, task, &mut None, 0).await?;
         let line = match first.as_ref().and_then(|chunk| chunk.rows.iter().next()) {
             Some(Row::Blank(line) | Row::Record(_, line)) => made_header(line, delimiter),
             Some(Row::Address(_)) | None => made_header(&[], delimiter),
         };
-        Ok(Self { line, delimiter })
+        head.width = cells(&line, delimiter).count();
+        head.line = line;
+        Ok(head)
     }
+
+    /// Of a file with this header, in the manner that files have unless another is known.
+    pub fn new(line: Vec<u8>, delimiter: u8) -> Self {
+        let is_ours = |cell: &[u8]| COLUMNS.iter().any(|column| column.as_bytes() == cell);
+        let names = cells(&line, delimiter).enumerate();
+        let ours = names.filter(|(_, name)| is_ours(name)).map(|(at, _)| at).collect();
+        let width = cells(&line, delimiter).count();
+        let mut head = Self { line, delimiter, bom: false, crlf: true, width, ours };
+        if !head.ours.is_empty() {
+            head.line = head.shape(&head.line).own.into_owned();
+        }
+        head
+    }
+
+    /// What ends a line.
+    pub fn line_end(&self) -> &'static [u8] {
+        if self.crlf { b"\r\n" } else { b"\n" }
+    }
+
+    /// Cuts a record.
+    pub fn shape<'a>(&self, record: &'a [u8]) -> Shaped<'a> {
+        // Nearly every record has the cells of the header, or is quoted and has fewer than it seems.
+        let may_be_longer = record.iter().filter(|b| **b == self.delimiter).count() >= self.width;
+        if self.ours.is_empty() && !may_be_longer {
+            return Shaped { own: Cow::Borrowed(record), extra: None };
+        }
+        let (mut own, mut extra) = (Vec::with_capacity(record.len()), Vec::new());
+        let (mut kept, mut beyond) = (0, 0);
+        for (at, cell) in cells(record, self.delimiter).enumerate() {
+            let (into, count) = match at < self.width {
+                true if self.ours.binary_search(&at).is_ok() => continue,
+                true => (&mut own, &mut kept),
+                false => (&mut extra, &mut beyond),
+            };
+            if *count > 0 {
+                into.push(self.delimiter);
+            }
+            *count += 1;
+            write_cell(into, &cell, self.delimiter);
+        }
+        match (self.ours.is_empty(), beyond) {
+            (true, 0) => Shaped { own: Cow::Borrowed(record), extra: None },
+            (_, beyond) => Shaped { own: Cow::Owned(own), extra: (beyond > 0).then_some(extra) },
+        }
+    }
+}
+
+/// Appends a cell, quoted where it must be.
+pub fn write_cell(out: &mut Vec<u8>, cell: &[u8], delimiter: u8) {
+    if !cell.iter().any(|b| *b == delimiter || matches!(b, b'"' | b'\r' | b'\n')) {
+        out.extend_from_slice(cell);
+        return;
+    }
+    out.push(b'"');
+    for b in cell {
+        if *b == b'"' {
+            out.push(b'"');
+        }
+        out.push(*b);
+    }
+    out.push(b'"');
 }
 
 /// `email`, or numbered columns.
@@ -311,6 +395,25 @@ mod tests {
         assert_eq!(made_header(b"", b','), b"email");
         assert_eq!(made_header(b"\"a,b\"@example.com", b';'), b"email");
         assert_eq!(made_header(b"1;\"x;y\";a@example.com", b';'), b"column_1;column_2;column_3");
+    }
+
+    #[test]
+    fn a_record_is_cut_where_our_columns_belong() {
+        let head = Head::new(b"id;mail".to_vec(), b';');
+        let shape = |head: &Head, record: &str| {
+            let Shaped { own, extra } = head.shape(record.as_bytes());
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            (text(&own), extra.map(|extra| text(&extra)))
+        };
+        assert_eq!(shape(&head, "1;a"), ("1;a".into(), None));
+        assert_eq!(shape(&head, "1;\"a;b\""), ("1;\"a;b\"".into(), None));
+        assert_eq!(shape(&head, "1;a;x;\"y;z\""), ("1;a".into(), Some("x;\"y;z\"".into())));
+        // A results file that comes back.
+        let header = b"id,listmill_status,mail,listmill_reason,note".to_vec();
+        let head = Head::new(header, b',');
+        assert_eq!(head.line, b"id,mail,note");
+        assert_eq!(shape(&head, "1,risky,a,catch_all,\"n,\"\"\""), ("1,a,\"n,\"\"\"".into(), None));
+        assert_eq!(shape(&head, "1,,a,,,more"), ("1,a,".into(), Some("more".into())));
     }
 
     #[test]

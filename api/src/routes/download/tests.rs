@@ -13,6 +13,7 @@ pub fn found(seq: i64, reason: Reason) -> Found {
     Found {
         seq,
         address: format!("a{seq}@example.com"),
+        submitted: None,
         reason,
         score: reason.score(),
         flags: Flags { role: Some(true), ..Flags::default() },

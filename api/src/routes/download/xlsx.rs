@@ -21,9 +21,10 @@ pub fn write<W: Write + Seek>(
     let mut workbook = Workbook::new(out, names)?;
     for chunk in blocks {
         for line in walk.lines(&chunk) {
-            let theirs: Vec<_> = cells(line.record, head.delimiter).map(text).collect();
-            let theirs =
-                theirs.iter().map(|cell| Some(Value::Text(cell)).filter(|_| !cell.is_empty()));
+            let shaped = head.shape(line.record);
+            let theirs: Vec<_> = cells(&shaped.own, head.delimiter).map(text).collect();
+            let extra = shaped.extra.as_deref().map(|extra| cells(extra, head.delimiter).map(text));
+            let extra: Vec<_> = extra.into_iter().flatten().collect();
             let at = line.found.map(|found| stamp(found.checked_at)).unwrap_or_default();
             let ours = line.ours().map(|cell| match cell {
                 Cell::Empty => None,
@@ -31,10 +32,14 @@ pub fn write<W: Write + Seek>(
                 Cell::Number(number) => Some(Value::Number(i64::from(number))),
                 Cell::Time(_) => Some(Value::Text(&at)),
             });
-            workbook.row(theirs.chain(ours))?;
+            workbook.row(theirs.iter().map(value).chain(ours).chain(extra.iter().map(value)))?;
         }
     }
     workbook.finish()
+}
+
+fn value<'a>(cell: &'a Cow<'_, str>) -> Option<Value<'a>> {
+    Some(Value::Text(cell)).filter(|_| !cell.is_empty())
 }
 
 /// Lists are UTF-8 when they are taken, so nothing is replaced.
@@ -57,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_sheet_has_the_cells_of_the_csv() {
-        let head = Head { line: b"id;=mail;note".to_vec(), delimiter: b';' };
+        let head = Head::new(b"id;=mail;note".to_vec(), b';');
         let rows = [
             (Some(0), "007;a0@example.com;\"=1;\"\"x\"\"\""),
             (None, ";;"),

@@ -20,8 +20,7 @@ pub const PARTS: [&str; 5] =
 /// Writes all that `blocks` gives into a file that `file` makes, with others beside it for a while.
 pub fn write<W: Read + Write + Seek>(
     mut file: impl FnMut() -> io::Result<W>,
-    header: &[u8],
-    table: Table,
+    table: &Table,
     mut walk: Walk,
     blocks: &mut dyn Iterator<Item = Chunk>,
 ) -> Result<W, MakeError> {
@@ -32,7 +31,7 @@ pub fn write<W: Read + Write + Seek>(
     for name in PARTS {
         let mut part = ZipWriter::new(file()?);
         part.start_file(name, options)?;
-        part.write_all(&table.head(header))?;
+        part.write_all(&table.head())?;
         parts.push(part);
     }
     let mut lines = [const { Vec::new() }; PARTS.len()];
@@ -66,12 +65,14 @@ fn part(line: &Line<'_>) -> usize {
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+    use std::sync::Arc;
 
     use listmill_shared::domain::result_filter::ResultFilter;
     use listmill_shared::domain::verdict::Reason;
 
     use super::*;
     use crate::routes::download::csv::Formulas;
+    use crate::routes::download::rows::Head;
     use crate::routes::download::tests::{chunk, found};
 
     const REASONS: [Reason; 5] = [
@@ -98,10 +99,14 @@ mod tests {
         rows.chunks(16).map(some).collect()
     }
 
+    fn table() -> Table {
+        let head = Arc::new(Head::new(b"no,mail,note".to_vec(), b','));
+        Table { head, formulas: Formulas::Kept }
+    }
+
     fn unpacked(walk: Walk) -> Vec<(String, Vec<csv::ByteRecord>)> {
-        let table = Table { delimiter: b',', formulas: Formulas::Kept };
         let file = || Ok(Cursor::new(Vec::new()));
-        let made = write(file, b"no,mail,note", table, walk, &mut blocks().into_iter()).unwrap();
+        let made = write(file, &table(), walk, &mut blocks().into_iter()).unwrap();
         let mut archive = ZipArchive::new(Cursor::new(made.into_inner())).unwrap();
         let mut parts = Vec::new();
         for at in 0..archive.len() {
@@ -132,10 +137,9 @@ mod tests {
             parts.into_iter().flat_map(|(_, rows)| rows).collect();
         together.sort_by_key(|row| str::from_utf8(&row[0]).unwrap().parse::<u64>().unwrap());
         let (mut walk, mut plain) = (Walk::new(None), Vec::new());
-        let table = Table { delimiter: b',', formulas: Formulas::Kept };
         for block in blocks() {
             for line in walk.lines(&block) {
-                table.line(&mut plain, &line);
+                table().line(&mut plain, &line);
             }
         }
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&plain[..]);

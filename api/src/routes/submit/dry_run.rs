@@ -1,9 +1,12 @@
 //! The answer to a list that is only counted.
 
-use listmill_shared::app::submit::read::Book;
+use listmill_shared::app::submit::MostlyInvalid;
+use listmill_shared::app::submit::read::{Book, Understood};
 use listmill_shared::domain::task::Submitted;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::list_read::ListRead;
 
 /// What a list would come to.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,6 +21,10 @@ pub struct DryRun {
     balance: i64,
     /// Whether the balance covers the cost.
     sufficient: bool,
+    /// How the list was understood.
+    list: ListRead,
+    /// Why it would be refused: so much of it is no address that it is probably another file than was meant.
+    doubt: Option<String>,
     /// Of a workbook: what was read of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     workbook: Option<WorkbookRead>,
@@ -56,7 +63,14 @@ pub struct Cost {
 
 impl DryRun {
     /// Of a list that was counted.
-    pub fn new(submitted: Submitted, credits: i64, balance: i64, book: Option<Book>) -> Self {
+    pub fn new(
+        submitted: Submitted,
+        credits: i64,
+        balance: i64,
+        book: Option<Book>,
+        understood: &Understood,
+        doubt: Option<&MostlyInvalid>,
+    ) -> Self {
         let read = |Book { sheet, sheets, column, .. }| WorkbookRead { sheet, sheets, column };
         Self {
             dry_run: true,
@@ -69,6 +83,8 @@ impl DryRun {
             cost: Cost { credits },
             balance,
             sufficient: credits <= balance,
+            list: understood.into(),
+            doubt: doubt.map(ToString::to_string),
             workbook: book.map(read),
         }
     }

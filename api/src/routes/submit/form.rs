@@ -12,7 +12,7 @@ use listmill_shared::app::submit::{Accepted, SubmitError};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use utoipa::ToSchema;
 
-use super::{Intake, Plan, SubmitParams, WORKBOOKS, content_type, format, gzip, name};
+use super::{ANY, Intake, Plan, SubmitParams, WORKBOOKS, content_type, format, gzip, name};
 use crate::extract::{MediaType, linger};
 use crate::problem::{
     BODY_IDLE, INVALID_MULTIPART, Problem, UNSUPPORTED_ENCODING, UNSUPPORTED_MEDIA_TYPE,
@@ -22,7 +22,17 @@ use crate::problem::{
 const FIELD: u64 = 4096;
 /// How long the end of a form, behind its file, is waited for.
 const TAIL: Duration = Duration::from_secs(1);
-const FIELDS: [&str; 6] = ["name", "column", "sheet", "delimiter", "allow_partial", "dry_run"];
+const FIELDS: [&str; 9] = [
+    "name",
+    "column",
+    "sheet",
+    "delimiter",
+    "charset",
+    "collapse",
+    "allow_invalid",
+    "allow_partial",
+    "dry_run",
+];
 
 /// A list as a form. The other fields, as the query parameters, must stand before the file.
 #[derive(Debug, ToSchema)]
@@ -36,6 +46,12 @@ pub struct ListForm {
     sheet: Option<String>,
     /// CSV: the delimiter.
     delimiter: Option<String>,
+    /// The list's encoding.
+    charset: Option<String>,
+    /// Addresses that differ by letter case or a tag alone are one.
+    collapse: Option<bool>,
+    /// Take it however much of it is no address.
+    allow_invalid: Option<bool>,
     /// Run until the credits end.
     allow_partial: Option<bool>,
     /// Count and price only.
@@ -145,7 +161,7 @@ async fn take(
                     false => None,
                 }
             }
-            Some("addresses") => Some(Plan::of(Format::Text, false, &params)?),
+            Some("addresses") => Some(Plan::of(Format::Text, None, false, &params)?),
             _ => None,
         };
         let Some(mut plan) = list else {
@@ -154,6 +170,9 @@ async fn take(
                 Some("column") => &mut params.column,
                 Some("sheet") => &mut params.sheet,
                 Some("delimiter") => &mut params.delimiter,
+                Some("charset") => &mut params.charset,
+                Some("collapse") => &mut params.collapse,
+                Some("allow_invalid") => &mut params.allow_invalid,
                 Some("allow_partial") => &mut params.allow_partial,
                 _ => continue,
             };
@@ -203,6 +222,9 @@ async fn find_file(
             Some("column") => &mut params.column,
             Some("sheet") => &mut params.sheet,
             Some("delimiter") => &mut params.delimiter,
+            Some("charset") => &mut params.charset,
+            Some("collapse") => &mut params.collapse,
+            Some("allow_invalid") => &mut params.allow_invalid,
             Some("allow_partial") => &mut params.allow_partial,
             Some("dry_run") => &mut params.dry_run,
             _ => continue,
@@ -223,12 +245,10 @@ async fn in_time<T>(
 
 fn plan(file: &Field<'_>, params: &SubmitParams) -> Result<Plan, Problem> {
     let kind = MediaType::of(file.headers());
-    if let Some(kind) = &kind {
-        kind.require_utf8()?;
-    }
     let essence = kind.as_ref().map(|kind| kind.essence.as_str());
-    let (format, gzip) = file_format(essence, file.file_name(), params)?;
-    let mut plan = Plan::of(format, gzip, params)?;
+    let charset = kind.as_ref().and_then(|kind| kind.charset.as_deref());
+    let format = file_format(essence, file.file_name(), params)?;
+    let mut plan = Plan::of(format, charset, false, params)?;
     if plan.name.is_none() {
         // A name that will not do is none.
         plan.name = name(file.file_name()).unwrap_or_default();
@@ -237,46 +257,39 @@ fn plan(file: &Field<'_>, params: &SubmitParams) -> Result<Plan, Problem> {
 }
 
 /// What a file is. A content type that says little (many programs say `text/plain` or
-/// `octet-stream` of everything) gives way to the file name's extension.
+/// `octet-stream` of everything) gives way to the file name's extension, and where that says nothing, to the bytes.
+/// Whether it is packed, its bytes say.
 fn file_format(
     essence: Option<&str>,
     file_name: Option<&str>,
     params: &SubmitParams,
-) -> Result<(Format, bool), Problem> {
+) -> Result<Format, Problem> {
     let lower = file_name.unwrap_or("").to_ascii_lowercase();
-    let (stem, packed) = match lower.strip_suffix(".gz") {
-        Some(stem) => (stem, true),
-        None => (lower.as_str(), false),
-    };
-    let by_name = match stem.rsplit_once('.').map(|(_, extension)| extension) {
+    let stem = [".gz", ".zst", ".zip"].iter().find_map(|packed| lower.strip_suffix(packed));
+    let by_name = match stem.unwrap_or(&lower).rsplit_once('.').map(|(_, extension)| extension) {
         Some("csv") => Some("text/csv"),
         Some("tsv" | "tab") => Some("text/tab-separated-values"),
         Some("txt") => Some("text/plain"),
         Some("ndjson" | "jsonl") => Some("application/x-ndjson"),
         Some("json") => Some("application/json"),
+        Some("vcf" | "vcard") => Some("text/vcard"),
+        Some("ldif" | "ldi") => Some("text/ldif"),
+        Some("eml" | "mbox") => Some("message/rfc822"),
         // What is in them, their bytes say.
         Some("xlsx" | "xlsm" | "xls" | "ods") => Some(WORKBOOKS[0]),
         _ => None,
     };
     let telling = essence.filter(|essence| {
-        !matches!(
-            *essence,
-            "text/plain"
-                | "application/octet-stream"
-                | "application/gzip"
-                | "application/x-gzip"
-                | "application/vnd.ms-excel"
-                | "application/zip"
-        )
+        let said_of_all = ["text/plain", "application/vnd.ms-excel"];
+        !said_of_all.contains(essence) && !ANY.contains(essence)
     });
-    let essence = telling.or(by_name).or(essence).unwrap_or("");
-    let found = format(essence, params)?;
-    found.map(|format| (format, packed)).ok_or_else(|| {
-        Problem::new(
-            UNSUPPORTED_MEDIA_TYPE,
-            "What the file is cannot be told. Give it a content type such as text/csv, or a name \
-             that ends in .csv, .tsv, .txt, .ndjson, .jsonl, .json or .xlsx (or one of these and .gz).",
-        )
+    let essence = telling.or(by_name).or(essence).unwrap_or(ANY[0]);
+    format(essence, params)?.ok_or_else(|| {
+        let detail = format!(
+            "Lists are not sent as {essence:.60}. Give the file a content type such as text/csv, a name that ends in \
+             .csv, .txt, .json or .xlsx, or application/octet-stream where its bytes shall say what it is."
+        );
+        Problem::new(UNSUPPORTED_MEDIA_TYPE, detail)
     })
 }
 
@@ -287,18 +300,22 @@ mod tests {
     #[test]
     fn a_file_is_what_its_type_or_name_says() {
         let of = |essence, name| file_format(essence, name, &SubmitParams::default()).ok();
-        let csv = Format::Csv { column: None, delimiter: None };
-        assert_eq!(of(Some("text/csv"), Some("list.txt")), Some((csv.clone(), false)));
-        assert_eq!(of(Some("text/plain"), Some("List.CSV")), Some((csv.clone(), false)));
-        assert_eq!(of(None, Some("list.csv")), Some((csv.clone(), false)));
-        assert_eq!(of(Some("application/gzip"), Some("list.csv.gz")), Some((csv, true)));
-        assert_eq!(of(None, Some("list.txt")), Some((Format::Text, false)));
-        assert_eq!(of(Some("text/plain"), None), Some((Format::Text, false)));
-        assert_eq!(of(None, Some("list.jsonl")), Some((Format::Ndjson, false)));
-        let workbook = Some((Format::Workbook { column: None, sheet: None }, false));
+        let csv = Some(Format::Csv { column: None, delimiter: None });
+        assert_eq!(of(Some("text/csv"), Some("list.txt")), csv);
+        assert_eq!(of(Some("text/plain"), Some("List.CSV")), csv);
+        assert_eq!(of(None, Some("list.csv")), csv);
+        assert_eq!(of(Some("application/gzip"), Some("list.csv.gz")), csv);
+        assert_eq!(of(None, Some("list.csv.zst")), csv);
+        assert_eq!(of(None, Some("list.txt")), Some(Format::Text));
+        assert_eq!(of(Some("text/plain"), None), Some(Format::Text));
+        assert_eq!(of(None, Some("list.jsonl")), Some(Format::Ndjson));
+        assert_eq!(of(None, Some("contacts.vcf")), Some(Format::Cards));
+        let workbook = Some(Format::Workbook { column: None, sheet: None });
         assert_eq!(of(Some("application/octet-stream"), Some("list.XLSX")), workbook);
         assert_eq!(of(None, Some("list.xls")), workbook);
         assert_eq!(of(Some(WORKBOOKS[0]), Some("list")), workbook);
-        assert_eq!(of(None, None), None);
+        assert_eq!(of(None, None), Some(Format::any()));
+        assert_eq!(of(Some("application/zip"), Some("list.zip")), Some(Format::any()));
+        assert_eq!(of(Some("image/png"), None), None);
     }
 }

@@ -111,6 +111,16 @@ impl Dedupe {
         }
     }
 
+    /// How many of another set are in this one; both have the same key.
+    pub fn common(&self, other: &Self) -> u64 {
+        let shards = self.shards.iter().zip(&other.shards);
+        let count = |(own, other): (&Shard, &Shard)| {
+            let slots = other.pages.iter().flat_map(|page| page.iter());
+            slots.filter(|slot| slot.seq != EMPTY && own.holds(slot)).count() as u64
+        };
+        shards.map(count).sum()
+    }
+
     fn insert_print(&mut self, (hash, rest): (u64, u64)) -> Seen {
         let shard = &mut self.shards[shard_of(rest)];
         // At most three quarters full, so that probing stays short.
@@ -149,6 +159,26 @@ impl Shard {
     fn at(&self, hash: u64) -> u32 {
         let (page, at) = self.home(hash);
         self.pages.get(page).map_or(0, |page| page[at].seq)
+    }
+
+    /// Is one with the same fingerprint there?
+    fn holds(&self, slot: &Slot) -> bool {
+        if self.pages.is_empty() {
+            return false;
+        }
+        let (mut page, mut at) = self.home(slot.hash);
+        loop {
+            for found in &self.pages[page][at..] {
+                if found.seq == EMPTY {
+                    return false;
+                }
+                if found.hash == slot.hash && found.check == slot.check {
+                    return true;
+                }
+            }
+            page = if page + 1 == self.pages.len() { 0 } else { page + 1 };
+            at = 0;
+        }
     }
 
     /// Puts the slot in, or (if `COMPARE`) returns the seq of the one with the same fingerprint.

@@ -22,6 +22,10 @@ pub enum Looks {
     Zip,
     /// What Office wrote before 2007, and writes still when there is a password.
     Ole,
+    /// Packed with gzip.
+    Gzip,
+    /// Packed with zstd.
+    Zstd,
     /// No list, for sure.
     Other(&'static str),
 }
@@ -30,17 +34,14 @@ pub enum Looks {
 pub fn looks(head: &[u8]) -> Looks {
     const OTHERS: [(&[u8], &str); 10] = [
         (b"%PDF-", "a PDF file"),
-        (
-            b"\x1f\x8b",
-            "a file packed with gzip (say so: Content-Encoding: gzip, or a name that ends in .gz)",
-        ),
+        (b"BZh", "a file packed with bzip2"),
+        (b"\xfd7zXZ\0", "a file packed with xz"),
         (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
         (b"Rar!\x1a\x07", "a RAR archive"),
         (b"\x89PNG\r\n", "a picture (PNG)"),
         (b"\xff\xd8\xff", "a picture (JPEG)"),
         (b"GIF8", "a picture (GIF)"),
         (b"{\\rtf", "a document (RTF)"),
-        (b"\x28\xb5\x2f\xfd", "a file packed with Zstandard"),
         (b"SQLite format 3\0", "a SQLite database"),
     ];
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
@@ -48,6 +49,12 @@ pub fn looks(head: &[u8]) -> Looks {
     }
     if head.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
         return Looks::Ole;
+    }
+    if head.starts_with(b"\x1f\x8b") {
+        return Looks::Gzip;
+    }
+    if head.starts_with(b"\x28\xb5\x2f\xfd") {
+        return Looks::Zstd;
     }
     let known = OTHERS.iter().find(|(begin, _)| head.starts_with(begin));
     known.map_or(Looks::Text, |(_, what)| Looks::Other(what))
@@ -88,19 +95,19 @@ pub(super) fn ole(mut input: impl Read) -> ReadError {
     }
 }
 
-/// Why a text is not taken where a workbook was promised.
-pub(super) fn no_workbook(head: &[u8]) -> ReadError {
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    let what = match text.first() {
-        None => return ReadError::EmptyList,
-        Some(b'<') => "a web page or XML, which some programs save as .xls",
-        Some(_) if text.iter().all(|b| *b >= b' ' || b.is_ascii_whitespace()) => "a text",
-        Some(_) => "nothing that is known here",
-    };
+/// Why a text is not taken where a sheet of a workbook was named.
+pub(super) fn no_workbook() -> ReadError {
     ReadError::NotAList {
-        what: what.into(),
-        hint: "Send a workbook (.xlsx), or a text with its own type (text/csv, text/plain) or name \
-               (.csv, .txt).",
+        what: "a text, which has no sheets".into(),
+        hint: "Send a workbook (.xlsx), or name no sheet.",
+    }
+}
+
+/// What is packed is unpacked once.
+pub(super) fn twice_packed() -> ReadError {
+    ReadError::NotAList {
+        what: "packed more than once".into(),
+        hint: "Unpack it once, and send it again.",
     }
 }
 
@@ -115,6 +122,8 @@ mod tests {
         assert_eq!(looks(b"PK\x03\x04\x14\0"), Looks::Zip);
         assert_eq!(looks(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0"), Looks::Ole);
         assert_eq!(looks(b"%PDF-1.7\n"), Looks::Other("a PDF file"));
+        assert_eq!(looks(b"\x1f\x8b\x08"), Looks::Gzip);
+        assert_eq!(looks(b"\x28\xb5\x2f\xfd"), Looks::Zstd);
         assert_eq!(looks(b"PK,anna@x.example"), Looks::Text);
     }
 
@@ -127,17 +136,5 @@ mod tests {
         }
         let ReadError::NotAList { what, .. } = ole(&[0; 100][..]) else { panic!() };
         assert!(what.contains(".xls"));
-    }
-
-    #[test]
-    fn what_is_no_workbook_is_named() {
-        let what = |head: &[u8]| match no_workbook(head) {
-            ReadError::NotAList { what, .. } => what,
-            other => other.code().into(),
-        };
-        assert!(what(b"<html><table>").contains("web page"));
-        assert_eq!(what(b"email\r\nanna@x"), "a text");
-        assert!(what(b"\x01\x02").contains("nothing"));
-        assert_eq!(what(b" \n"), "empty_list");
     }
 }

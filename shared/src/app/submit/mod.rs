@@ -13,7 +13,9 @@
 //! A workbook cannot be read as it arrives: the reader thread writes it into a temporary file, waits for its turn
 //! ([`workbooks`]), and then reads that. What a body is, its first bytes say, whatever was said of it ([`looks`]).
 
+mod archive;
 pub mod dedupe;
+mod doubt;
 pub mod looks;
 pub mod read;
 mod reader;
@@ -29,9 +31,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use self::read::{Block, Book, Format, Limits, ReadError, Summary};
+use self::read::{Block, Book, Format, Limits, ReadError, Said, Summary, Understood};
 use self::reader::ListReader;
-pub use self::source::BodyError;
+pub use self::doubt::MostlyInvalid;
+pub use self::source::{BodyError, Packing};
 use self::source::{ChunkReader, Unpacked, feed};
 pub use self::workbooks::Workbooks;
 use super::App;
@@ -58,8 +61,8 @@ const BLOCKS_WAIT: Duration = Duration::from_millis(100);
 /// While nothing of a list is stored yet (a workbook arrives, or waits for its turn), it says so often that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
-/// Renders a task as the answer to its submission: status and body.
-pub type Answer = fn(&Task, now: i64) -> (i16, String);
+/// Renders a task, and how its list was understood, as the answer to its submission: status and body.
+pub type Answer = fn(&Task, &Understood, now: i64) -> (i16, String);
 
 /// A list to be received.
 pub struct Submission {
@@ -75,8 +78,12 @@ pub struct Submission {
     pub sandbox: bool,
     /// How the list is written.
     pub format: Format,
-    /// Whether it is packed with gzip.
+    /// What else was said of it.
+    pub said: Said,
+    /// Whether it is packed with gzip on its way.
     pub gzip: bool,
+    /// Take it however much of it is no address.
+    pub allow_invalid: bool,
     /// The owner's name for it; a name in a JSON body wins.
     pub name: Option<String>,
     /// Run until credits end, instead of refusing.
@@ -128,6 +135,10 @@ pub enum Accepted {
         balance: i64,
         /// What was read of a workbook.
         book: Option<Book>,
+        /// What was found out of it.
+        understood: Box<Understood>,
+        /// Why it would not be taken.
+        doubt: Option<Box<MostlyInvalid>>,
     },
 }
 
@@ -148,6 +159,9 @@ pub enum SubmitError {
     /// How it came in.
     #[error(transparent)]
     Body(BodyError),
+    /// So much of it is no address that it is probably another file than was meant.
+    #[error(transparent)]
+    MostlyInvalid(Box<MostlyInvalid>),
     /// It costs more than there is.
     #[error("the list needs {needed} credits, the balance is {balance}")]
     Insufficient {
@@ -223,8 +237,10 @@ impl App {
             let balance = self.store.balance(submission.account, Kind::Email).await?;
             let submitted = counts(&summary);
             let cost = submission.cost(submitted);
-            let book = summary.book;
-            return Ok(Accepted::Counted { submitted, cost, balance, book });
+            let Summary { book, understood, .. } = summary;
+            let doubt = MostlyInvalid::of(submitted, &understood).filter(|_| !submission.allow_invalid);
+            let (understood, doubt) = (Box::new(understood), doubt.map(Box::new));
+            return Ok(Accepted::Counted { submitted, cost, balance, book, understood, doubt });
         }
         let task = TaskId::new(&self.ids, self.now());
         let new = NewTask {
@@ -261,6 +277,11 @@ impl App {
             ));
         }
         let counts = counts(&summary);
+        if !submission.allow_invalid
+            && let Some(wrong) = MostlyInvalid::of(counts, &summary.understood)
+        {
+            return Err(SubmitError::MostlyInvalid(Box::new(wrong)));
+        }
         let needed = submission.cost(counts);
         let balance = self.store.balance(submission.account, Kind::Email).await?;
         let allow_partial = submission.allow_partial || summary.options.allow_partial;
@@ -274,9 +295,11 @@ impl App {
             stored: written.batches + written.rows,
             header: summary.header,
             delimiter: summary.delimiter,
+            bom: summary.understood.bom,
+            crlf: summary.understood.crlf,
             key_reserved: submission.key.filter(|_| !submission.sandbox).map(|_| 0),
         };
-        self.accept(submission, task, accept, &fingerprint).await
+        self.accept(submission, task, accept, &summary.understood, &fingerprint).await
     }
 
     async fn accept(
@@ -284,6 +307,7 @@ impl App {
         submission: &Submission,
         id: TaskId,
         mut accept: Accept,
+        understood: &Understood,
         fingerprint: &[u8],
     ) -> Result<Accepted, SubmitError> {
         let now = self.now();
@@ -305,7 +329,7 @@ impl App {
             finished_at: None,
             batches: accept.batches,
         };
-        let (status, body) = (submission.answer)(&task, now);
+        let (status, body) = (submission.answer)(&task, understood, now);
         let mut tx = self.store.begin().await?;
         // The key before the task: nobody else has this task, so the order of locks does not matter here.
         let limited = submission.key_limited && !submission.sandbox;
@@ -371,7 +395,9 @@ impl App {
         let (gzip, most) = (submission.gzip, settings.max_body_bytes);
         let reader = ListReader {
             format: submission.format.clone(),
+            said: submission.said,
             limits,
+            most: settings.max_body_bytes,
             key: self.ids.bytes(),
             account: submission.account,
             most_of_workbook: settings.max_workbook_bytes,
@@ -379,7 +405,8 @@ impl App {
             temporary: self.temporary.of(submission.account),
         };
         let reading = tokio::task::spawn_blocking(move || {
-            let input = Unpacked::new(ChunkReader::new(pieces_out), gzip, most);
+            let body = ChunkReader::new(pieces_out);
+            let input = if gzip { Unpacked::gzip(body, most) } else { Unpacked::plain(body, most) };
             reader.read(input, &mut |block| {
                 blocks.blocking_send(block).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
             })

@@ -15,50 +15,111 @@
 //!
 //! Not kept: empty lines (in CSV a line without any character, in text and NDJSON a blank one).
 
+mod alike;
+mod cards;
 mod cut;
+mod decode;
 mod error;
 mod guard;
+mod headers;
+mod intake;
 mod json;
 mod lines;
+mod mail;
+mod quotes;
+mod sniff;
 mod table;
 #[cfg(test)]
 mod tests;
+mod understood;
 mod workbook;
 
-use std::io::{ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read};
 
+pub use decode::encoding;
+use encoding_rs::Encoding;
 pub use error::ReadError;
+pub use understood::{Column, Sample, Understood, Why};
+pub(super) use workbook::check_directory;
 pub use workbook::{Book, Wanted};
 
-use self::cut::{Cell, Cut, Cutter, Cutting, Section};
+use self::cut::{Cut, Cutter, Cutting};
+use self::decode::Decoded;
 use self::guard::Guard;
+use self::intake::Intake;
 use super::dedupe::MAX_ADDRESSES;
 use crate::app::temporary::{Share, TemporaryFile};
-use crate::domain::address;
 
 /// How the list is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// One object: `{"emails": [...], "name"?, "allow_partial"?, "webhook_url"?}`.
+    /// Nobody said: the bytes do.
+    Any {
+        /// As of a table.
+        column: Option<String>,
+        /// As of a table.
+        delimiter: Option<u8>,
+        /// As of a workbook.
+        sheet: Option<String>,
+    },
+    /// One object: `{"emails": [...], "name"?, "allow_partial"?, "webhook_url"?}`, or that array alone.
     Json,
     /// Separated values, with or without a header.
     Csv {
-        /// The address column: its header (any case) or its number from 1. `None`: found out.
+        /// The address column: its header (any case), its number from 1, or its letter; several with commas between
+        /// them, `*` = all that hold addresses. `None`: found out.
         column: Option<String>,
         /// `None`: found out, among `,` `;` tab `|`.
         delimiter: Option<u8>,
     },
     /// One address per line.
     Text,
-    /// Per line a JSON string, or an object with an `email`.
+    /// Per line a JSON string, or an object with an address in one of its fields.
     Ndjson,
+    /// vCard.
+    Cards,
+    /// LDIF.
+    Ldif,
+    /// Mails: one, or many (mbox).
+    Mail,
     /// A workbook (XLSX).
     Workbook {
-        /// The address column: its header (any case), its number from 1, or its letter. `None`: found out.
+        /// As of a table.
         column: Option<String>,
         /// The sheet by its name (any case). `None`: the first one with rows.
         sheet: Option<String>,
     },
+}
+
+impl Format {
+    /// Nothing was said of it.
+    pub const fn any() -> Self {
+        Self::Any { column: None, delimiter: None, sheet: None }
+    }
+
+    /// As it is shown.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Any { .. } => "any",
+            Self::Json => "json",
+            Self::Csv { .. } => "csv",
+            Self::Text => "text",
+            Self::Ndjson => "ndjson",
+            Self::Cards => "vcard",
+            Self::Ldif => "ldif",
+            Self::Mail => "mail",
+            Self::Workbook { .. } => "xlsx",
+        }
+    }
+}
+
+/// What else the sender says of a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Its encoding. `None`: found out.
+    pub encoding: Option<&'static Encoding>,
+    /// Addresses that differ by letter case or a tag alone are one.
+    pub collapse: bool,
 }
 
 /// Bounds of what is accepted and of what is kept in memory.
@@ -146,6 +207,8 @@ pub struct Summary {
     pub options: Options,
     /// Of a workbook.
     pub book: Option<Book>,
+    /// What was found out of it.
+    pub understood: Understood,
 }
 
 /// Takes blocks; its errors come back as [`ReadError::Io`] with their source intact.
@@ -156,49 +219,68 @@ pub type Sink<'s> = &'s mut (dyn FnMut(Block) -> std::io::Result<()> + Send);
 /// their source intact.
 pub fn read(
     format: &Format,
+    said: Said,
     input: impl Read,
     limits: &Limits,
     dedupe_key: [u8; 32],
     sink: Sink<'_>,
 ) -> Result<Summary, ReadError> {
-    read_with(limits, dedupe_key, sink, |intake| parse(format, input, intake))
+    let mut decoded = Decoded::new(input, said.encoding)?;
+    let mut head = Vec::new();
+    (&mut decoded).take(sniff::HEAD as u64).read_to_end(&mut head).map_err(ReadError::from_io)?;
+    let format = sniff::format(&String::from_utf8_lossy(&head), format)?;
+    let text = Cursor::new(head).chain(&mut decoded);
+    let mut summary = read_with(limits, said.collapse, dedupe_key, sink, |intake| {
+        parse(&format, text, intake)
+    })?;
+    let manner = decoded.manner();
+    let understood = &mut summary.understood;
+    (understood.format, understood.encoding) = (format.name(), manner.encoding);
+    (understood.bom, understood.crlf) = (manner.bom, manner.crlf);
+    Ok(summary)
 }
 
 /// Likewise, a workbook.
 pub fn read_workbook(
     wanted: &Wanted,
+    collapse: bool,
     file: TemporaryFile,
     temporary: &Share,
     limits: &Limits,
     dedupe_key: [u8; 32],
     sink: Sink<'_>,
 ) -> Result<Summary, ReadError> {
-    read_with(limits, dedupe_key, sink, |intake| {
+    let mut summary = read_with(limits, collapse, dedupe_key, sink, |intake| {
         let (header, book) = workbook::read(wanted, file, temporary, intake)?;
         Ok(OfFile { header, book: Some(book), ..OfFile::default() })
-    })
+    })?;
+    let understood = &mut summary.understood;
+    (understood.format, understood.encoding, understood.crlf) = ("xlsx", "UTF-8", true);
+    Ok(summary)
 }
 
 fn read_with(
     limits: &Limits,
+    collapse: bool,
     dedupe_key: [u8; 32],
     sink: Sink<'_>,
     parse: impl FnOnce(&mut Intake) -> Result<OfFile, ReadError>,
 ) -> Result<Summary, ReadError> {
     let limits = limits.clamped();
-    let cutter = Cutter::new(limits, dedupe_key, sink)?;
+    let cutter = Cutter::new(limits, collapse, dedupe_key, sink)?;
     std::thread::scope(|scope| {
         let mut cutting = Cutting::new(scope, cutter);
         let mut hand_on = |section| cutting.cut(section);
         let mut intake = Intake::new(limits, &mut hand_on);
         let parsed = parse(&mut intake);
-        let Intake { section, submitted, delimiter, .. } = intake;
+        let Intake { section, submitted, delimiter, mut understood, .. } = intake;
         let last = parsed.and_then(|of_file| match submitted {
             0 => Err(ReadError::EmptyList),
             _ => Ok((section, of_file)),
         });
-        let (Cut { unique, invalid_syntax }, of_file) = cutting.finish(last)?;
+        let (Cut { unique, invalid_syntax, likely_duplicates }, of_file) = cutting.finish(last)?;
         let OfFile { header, options, book } = of_file;
+        understood.likely_duplicates = likely_duplicates;
         Ok(Summary {
             submitted,
             unique,
@@ -208,6 +290,7 @@ fn read_with(
             delimiter,
             options,
             book,
+            understood,
         })
     })
 }
@@ -229,79 +312,18 @@ fn parse(format: &Format, input: impl Read, intake: &mut Intake) -> Result<OfFil
             let guard = Guard::for_records(input, line_bytes);
             of_file.header = table::read(column.as_deref(), *delimiter, guard, intake)?;
         }
-        Format::Text => lines::read_text(Guard::new(input), intake)?,
+        Format::Text => of_file.header = lines::read_text(Guard::new(input), intake)?,
         Format::Ndjson => lines::read_ndjson(Guard::new(input), intake)?,
-        // It needs a file: `read_workbook`.
-        Format::Workbook { .. } => return Err(ReadError::Io(ErrorKind::Unsupported.into())),
+        Format::Cards | Format::Ldif => {
+            let kind = if *format == Format::Cards { cards::Kind::Card } else { cards::Kind::Ldif };
+            cards::read(kind, Guard::new(input), intake)?;
+            of_file.header = Some(cards::HEADER.to_vec());
+        }
+        Format::Mail => mail::read(Guard::new(input), intake)?,
+        // One needs a file (`read_workbook`), the other was found out.
+        Format::Workbook { .. } | Format::Any { .. } => {
+            return Err(ReadError::Io(ErrorKind::Unsupported.into()));
+        }
     }
     Ok(of_file)
-}
-
-/// Where the rows of all formats come together.
-struct Intake<'s> {
-    limits: Limits,
-    delimiter: u8,
-    submitted: u64,
-    section: Section,
-    /// Takes full sections.
-    hand_on: &'s mut dyn FnMut(Section) -> Result<(), ReadError>,
-}
-
-impl<'s> Intake<'s> {
-    fn new(limits: Limits, hand_on: &'s mut dyn FnMut(Section) -> Result<(), ReadError>) -> Self {
-        Self { limits, delimiter: b',', submitted: 0, section: Section::default(), hand_on }
-    }
-
-    /// Takes a row that is nothing but an address.
-    fn address(&mut self, raw: &str) -> Result<(), ReadError> {
-        let delimiter = self.delimiter;
-        self.row(raw, |line| write_field(line, raw.as_bytes(), delimiter))
-    }
-
-    /// Takes a row with the raw text of its address cell; `write_line` appends its record.
-    fn row(&mut self, raw: &str, write_line: impl FnOnce(&mut Vec<u8>)) -> Result<(), ReadError> {
-        let blank = address::trim(raw).is_empty();
-        if !blank {
-            if self.submitted == self.limits.addresses {
-                return Err(ReadError::TooManyAddresses { limit: self.limits.addresses });
-            }
-            self.submitted += 1;
-        }
-        let write_address = |addresses: &mut String| match blank {
-            true => Cell::Blank,
-            false => match address::normalise_into(raw, addresses) {
-                Ok(()) => Cell::Valid,
-                Err(_) => Cell::Broken,
-            },
-        };
-        self.section.push(write_address, write_line);
-        if self.section.is_full(self.limits.section_bytes) {
-            let next = Section::as_large_as(&self.section);
-            (self.hand_on)(std::mem::replace(&mut self.section, next))?;
-        }
-        Ok(())
-    }
-}
-
-/// Appends one CSV field, quoted where it must be.
-fn write_field(line: &mut Vec<u8>, field: &[u8], delimiter: u8) {
-    if !needs_quotes(field, delimiter) {
-        line.extend_from_slice(field);
-        return;
-    }
-    line.push(b'"');
-    for &b in field {
-        if b == b'"' {
-            line.push(b'"');
-        }
-        line.push(b);
-    }
-    line.push(b'"');
-}
-
-fn needs_quotes(bytes: &[u8], delimiter: u8) -> bool {
-    // No early exit: this way the compiler looks at many bytes at once.
-    bytes.iter().fold(false, |found, &b| {
-        found | (b == delimiter) | (b == b'"') | (b == b'\n') | (b == b'\r')
-    })
 }

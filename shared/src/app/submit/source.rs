@@ -1,12 +1,13 @@
 //! From the network to the reader thread: bounded, counted, unpacked.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use flate2::read::MultiGzDecoder;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
+use zstd::stream::read::Decoder;
 
 use super::read::ReadError;
 
@@ -14,6 +15,9 @@ use super::read::ReadError;
 const MOST_RATIO: u64 = 200;
 /// Unpacked bytes below which the ratio does not matter.
 const RATIO_FROM: u64 = 8 << 20;
+
+/// Bytes of what zstd may refer back to, as a power of two.
+const ZSTD_WINDOW: u32 = 27;
 
 /// How long, and how far, the rest of a refused body is read and thrown away.
 const LINGER: Duration = Duration::from_secs(10);
@@ -32,11 +36,11 @@ pub enum BodyError {
     #[error("The list is larger than {0} bytes when unpacked. Split it into smaller lists.")]
     TooLarge(u64),
     /// Unpacks to absurdly more than was sent.
-    #[error("The gzip body unpacks to over {MOST_RATIO} times its size; no list does that.")]
+    #[error("The list unpacks to over {MOST_RATIO} times its size; no list does that.")]
     Bomb,
-    /// Not gzip, though it says so.
-    #[error("The body says Content-Encoding: gzip, but cannot be unpacked: {0}.")]
-    NotGzip(String),
+    /// Packed, but not well.
+    #[error("The list is packed with {0}, but cannot be unpacked: {1}.")]
+    NotUnpacked(Packing, String),
     /// Others are read, for too long.
     #[error(
         "The server reads as many workbooks as it can, and this one has waited for its turn for too long."
@@ -153,52 +157,117 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// How a list is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// An archive with one list in it.
+    Zip,
+}
+
+impl Packing {
+    /// As it is shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Zip => "zip",
+        }
+    }
+}
+
+impl std::fmt::Display for Packing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The list's own bytes: unpacked if need be, and never more than allowed.
-pub(super) struct Unpacked {
-    input: Input,
+pub(super) struct Unpacked<R: Read> {
+    input: Input<R>,
+    packing: Packing,
     bytes: u64,
     most: u64,
 }
 
-enum Input {
-    Plain(ChunkReader),
-    Gzip(Box<MultiGzDecoder<Counted<ChunkReader>>>),
+enum Input<R: Read> {
+    Plain(R),
+    Gzip(Box<MultiGzDecoder<Counted<R>>>),
+    Zstd(Box<Decoder<'static, BufReader<Counted<R>>>>),
+    /// Unpacked by who gives it, and of so many bytes when packed.
+    Unzipped(R, u64),
 }
 
-impl Unpacked {
-    pub(super) fn new(reader: ChunkReader, gzip: bool, most: u64) -> Self {
-        let input = match gzip {
-            false => Input::Plain(reader),
-            true => Input::Gzip(Box::new(MultiGzDecoder::new(Counted { inner: reader, bytes: 0 }))),
-        };
-        Self { input, bytes: 0, most }
+impl<R: Read> Unpacked<R> {
+    /// As it comes.
+    pub(super) fn plain(reader: R, most: u64) -> Self {
+        Self { input: Input::Plain(reader), packing: Packing::Gzip, bytes: 0, most }
+    }
+
+    pub(super) fn gzip(reader: R, most: u64) -> Self {
+        let decoder = MultiGzDecoder::new(Counted { inner: reader, bytes: 0 });
+        let input = Input::Gzip(Box::new(decoder));
+        Self { input, packing: Packing::Gzip, bytes: 0, most }
+    }
+
+    pub(super) fn zstd(reader: R, most: u64) -> io::Result<Self> {
+        let mut decoder = Decoder::new(Counted { inner: reader, bytes: 0 })?;
+        decoder.window_log_max(ZSTD_WINDOW)?;
+        let input = Input::Zstd(Box::new(decoder));
+        Ok(Self { input, packing: Packing::Zstd, bytes: 0, most })
+    }
+
+    /// A part of an archive, which unpacks itself.
+    pub(super) fn unzipped(part: R, packed: u64, most: u64) -> Self {
+        Self { input: Input::Unzipped(part, packed), packing: Packing::Zip, bytes: 0, most }
+    }
+
+    /// Bytes that were taken of what is packed.
+    fn packed(&self) -> Option<u64> {
+        match &self.input {
+            Input::Plain(_) => None,
+            Input::Gzip(decoder) => Some(decoder.get_ref().bytes),
+            Input::Zstd(decoder) => Some(decoder.get_ref().get_ref().bytes),
+            Input::Unzipped(_, packed) => Some(*packed),
+        }
     }
 }
 
-impl Read for Unpacked {
+impl<R: Read> Read for Unpacked<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = match &mut self.input {
-            Input::Plain(reader) => reader.read(out)?,
-            Input::Gzip(decoder) => match decoder.read(out) {
-                Ok(n) => n,
-                // The channel's own errors pass; the decoder's are about the format.
-                Err(error) if error.get_ref().is_some_and(|e| e.is::<BodyError>()) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    return Err(io::Error::other(BodyError::NotGzip(error.to_string())));
-                }
-            },
+        let read = match &mut self.input {
+            Input::Plain(reader) => {
+                let n = reader.read(out)?;
+                return self.count(n);
+            }
+            Input::Gzip(decoder) => decoder.read(out),
+            Input::Zstd(decoder) => decoder.read(out),
+            Input::Unzipped(part, _) => part.read(out),
         };
+        match read {
+            Ok(n) => self.count(n),
+            // The channel's own errors pass, as do the machine's; the decoder's are about the format.
+            Err(error) if error.get_ref().is_some_and(|e| e.is::<BodyError>()) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                Err(io::Error::other(BodyError::NotUnpacked(self.packing, error.to_string())))
+            }
+        }
+    }
+}
+
+impl<R: Read> Unpacked<R> {
+    fn count(&mut self, n: usize) -> io::Result<usize> {
         self.bytes += n as u64;
         if self.bytes > self.most {
             return Err(io::Error::other(BodyError::TooLarge(self.most)));
         }
-        if let Input::Gzip(decoder) = &self.input {
-            let packed = decoder.get_ref().bytes;
-            if self.bytes > RATIO_FROM && self.bytes / packed.max(1) > MOST_RATIO {
-                return Err(io::Error::other(BodyError::Bomb));
-            }
+        let bomb = |packed: u64| self.bytes / packed.max(1) > MOST_RATIO;
+        if self.bytes > RATIO_FROM && self.packed().is_some_and(bomb) {
+            return Err(io::Error::other(BodyError::Bomb));
         }
         Ok(n)
     }

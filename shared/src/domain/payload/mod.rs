@@ -24,6 +24,8 @@ use zstd::zstd_safe::CParameter;
 pub const MAX_BODY: usize = 16 << 20;
 
 const BATCH: u8 = 0xb1;
+/// Some addresses were submitted in another spelling.
+const SUBMITTED_BATCH: u8 = 0xb2;
 const ROWS: u8 = 0xa2;
 /// Every row has its line.
 const OLD_ROWS: u8 = 0xa1;
@@ -154,7 +156,7 @@ mod tests {
 
     pub(super) fn batch(entries: &[(String, bool)]) -> Vec<u8> {
         let mut encoder = BatchEncoder::new().unwrap();
-        entries.iter().for_each(|(text, valid)| encoder.push(text, *valid));
+        entries.iter().for_each(|(text, valid)| encoder.push(text, *valid, None));
         encoder.finish().unwrap()
     }
 
@@ -196,6 +198,10 @@ mod tests {
             let crafted = frame.seal(BATCH, body.len() / 3, |out| out.extend_from_slice(&body)).unwrap();
             if let Ok(decoded) = decode_batch(&crafted) {
                 prop_assert_eq!(decoded.iter().count(), decoded.len());
+            }
+            let crafted = frame.seal(SUBMITTED_BATCH, body.len() / 3, |out| out.extend_from_slice(&body));
+            if let Ok(decoded) = decode_batch(&crafted.unwrap()) {
+                let _ = (0..decoded.len()).filter_map(|i| decoded.submitted(i)).count();
             }
             for kind in [ROWS, OLD_ROWS] {
                 let crafted = frame.seal(kind, body.len() / 3, |out| out.extend_from_slice(&body));

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
+use super::alike::{Alike, plain};
 use super::{Block, Limits, ReadError, Sink};
 use crate::app::submit::dedupe::{Dedupe, Seen};
 use crate::domain::payload::{BatchEncoder, RowsEncoder};
@@ -26,14 +27,27 @@ pub(super) struct Section {
     addresses: String,
     /// The records, one after the other.
     lines: Vec<u8>,
+    /// How the list has the addresses that it writes otherwise, one after the other.
+    submitted: String,
     rows: Vec<Row>,
 }
 
-/// Where a row's address and record end; they begin where those of the row before end.
+/// Where a row's address, record and spelling end; they begin where those of the row before end.
 struct Row {
     address: usize,
     line: usize,
+    /// `None`: the list has it as it is judged.
+    submitted: Option<usize>,
     cell: Cell,
+}
+
+/// A row of a section.
+struct RowOf<'a> {
+    /// What is in its cell, in canonical form.
+    address: &'a str,
+    cell: Cell,
+    submitted: Option<&'a str>,
+    line: &'a [u8],
 }
 
 /// What is in the cell of the address.
@@ -50,34 +64,72 @@ impl Section {
         Self {
             addresses: String::with_capacity(other.addresses.len()),
             lines: Vec::with_capacity(other.lines.len()),
+            submitted: String::with_capacity(other.submitted.len()),
             rows: Vec::with_capacity(other.rows.len()),
         }
     }
 
-    /// Appends a row: `write_address` writes what is in its cell, `write_line` its record.
+    /// Begins a row with what stands in its cell, and what `write` makes of that. `false`: nothing was begun, as
+    /// `write` says that it is no address.
     pub(super) fn push(
         &mut self,
-        write_address: impl FnOnce(&mut String) -> Cell,
-        write_line: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let cell = write_address(&mut self.addresses);
+        stood: &str,
+        write: impl FnOnce(&mut String) -> Option<Cell>,
+    ) -> bool {
+        let start = self.addresses.len();
+        let Some(cell) = write(&mut self.addresses) else {
+            self.addresses.truncate(start);
+            return false;
+        };
+        let differs = self.addresses.as_bytes()[start..] != *stood.as_bytes();
+        let submitted = differs.then(|| {
+            self.submitted.push_str(stood);
+            self.submitted.len()
+        });
+        self.rows.push(Row { address: self.addresses.len(), line: self.lines.len(), submitted, cell });
+        true
+    }
+
+    /// Ends the row with its record; returns the record's length.
+    pub(super) fn close(&mut self, write_line: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let start = self.lines.len();
+        write_line(&mut self.lines);
+        if let Some(row) = self.rows.last_mut() {
+            row.line = self.lines.len();
+        }
+        self.lines.len() - start
+    }
+
+    /// Appends a row without an address.
+    pub(super) fn push_blank(&mut self, write_line: impl FnOnce(&mut Vec<u8>)) {
         write_line(&mut self.lines);
         let (address, line) = (self.addresses.len(), self.lines.len());
-        self.rows.push(Row { address, line, cell });
+        self.rows.push(Row { address, line, submitted: None, cell: Cell::Blank });
+    }
+
+    /// The address of the last row.
+    pub(super) fn last_address(&self) -> &str {
+        let before = self.rows.len().checked_sub(2).and_then(|at| self.rows.get(at));
+        &self.addresses[before.map_or(0, |row| row.address)..]
     }
 
     pub(super) fn is_full(&self, bytes: usize) -> bool {
-        self.rows.len() >= SECTION_ROWS || self.addresses.len() + self.lines.len() >= bytes
+        let held = self.addresses.len() + self.lines.len() + self.submitted.len();
+        self.rows.len() >= SECTION_ROWS || held >= bytes
     }
 
-    /// Each row: what is in its cell, and its record.
-    fn rows(&self) -> impl Iterator<Item = (&str, Cell, &[u8])> {
-        let (mut address, mut line) = (0, 0);
+    fn rows(&self) -> impl Iterator<Item = RowOf<'_>> {
+        let (mut address, mut line, mut submitted) = (0, 0, 0);
         self.rows.iter().map(move |row| {
-            let item =
-                (&self.addresses[address..row.address], row.cell, &self.lines[line..row.line]);
+            let of = RowOf {
+                address: &self.addresses[address..row.address],
+                cell: row.cell,
+                submitted: row.submitted.map(|end| &self.submitted[submitted..end]),
+                line: &self.lines[line..row.line],
+            };
             (address, line) = (row.address, row.line);
-            item
+            submitted = row.submitted.unwrap_or(submitted);
+            of
         })
     }
 }
@@ -144,12 +196,17 @@ pub(super) struct Cut {
     pub unique: u64,
     /// Those that are broken.
     pub invalid_syntax: u64,
+    /// Those that differ from another by letter case or a tag alone.
+    pub likely_duplicates: u64,
 }
 
 /// Cuts sections into blocks.
 pub(super) struct Cutter<'sink> {
     limits: Limits,
     dedupe: Dedupe,
+    alike: Alike,
+    /// Such addresses are one.
+    collapse: bool,
     /// Of the section in hand.
     seen: Vec<Seen>,
     batch: BatchEncoder,
@@ -166,12 +223,15 @@ impl<'sink> Cutter<'sink> {
     /// `limits` within what blocks can hold.
     pub(super) fn new(
         limits: Limits,
+        collapse: bool,
         dedupe_key: [u8; 32],
         sink: Sink<'sink>,
     ) -> Result<Self, ReadError> {
         Ok(Self {
             limits,
             dedupe: Dedupe::new(dedupe_key),
+            alike: Alike::new(dedupe_key),
+            collapse,
             seen: Vec::new(),
             batch: BatchEncoder::new()?,
             batch_no: 0,
@@ -194,10 +254,14 @@ impl<'sink> Cutter<'sink> {
     fn cut(&mut self, section: &Section) -> Result<(), ReadError> {
         let mut seen = std::mem::take(&mut self.seen);
         seen.clear();
-        let addresses = section.rows().filter(|(_, cell, _)| *cell != Cell::Blank);
-        self.dedupe.insert_all(addresses.map(|(address, ..)| address), &mut seen);
+        let addresses = section.rows().filter(|row| row.cell != Cell::Blank);
+        let addresses = addresses.map(|row| row.address);
+        match self.collapse {
+            false => self.dedupe.insert_all(addresses, &mut seen),
+            true => seen.extend(addresses.map(|address| self.dedupe.insert(&plain(address)))),
+        }
         let mut of_address = seen.iter();
-        for (address, cell, line) in section.rows() {
+        for RowOf { address, cell, submitted, line } in section.rows() {
             let write_line = |lines: &mut Vec<u8>| lines.extend_from_slice(line);
             let seen = match cell {
                 Cell::Blank => None,
@@ -206,10 +270,12 @@ impl<'sink> Cutter<'sink> {
             match seen {
                 None => self.rows.push_blank(write_line),
                 Some(&Seen::Duplicate(first)) => {
+                    // Collapsed, it may differ from the first: then its record says what it is.
+                    let address = if self.collapse { "" } else { address };
                     self.rows.push(u64::from(first), address, write_line);
                 }
                 Some(&Seen::New(seq)) => {
-                    self.add(address, cell == Cell::Valid)?;
+                    self.add(address, cell == Cell::Valid, submitted)?;
                     self.rows.push(u64::from(seq), address, write_line);
                 }
             }
@@ -221,10 +287,18 @@ impl<'sink> Cutter<'sink> {
         Ok(())
     }
 
-    fn add(&mut self, address: &str, valid: bool) -> Result<(), ReadError> {
-        self.batch.push(address, valid);
+    fn add(
+        &mut self,
+        address: &str,
+        valid: bool,
+        submitted: Option<&str>,
+    ) -> Result<(), ReadError> {
+        self.batch.push(address, valid, submitted);
         match valid {
-            true => self.chargeable += 1,
+            true => {
+                self.chargeable += 1;
+                self.alike.see(address);
+            }
             false => self.invalid_syntax += 1,
         }
         let full = self.batch.len() >= self.limits.batch_size as usize
@@ -261,6 +335,7 @@ impl<'sink> Cutter<'sink> {
             self.cut_rows()?;
         }
         let unique = u64::from(self.dedupe.len());
-        Ok(Cut { unique, invalid_syntax: self.invalid_syntax })
+        let likely_duplicates = if self.collapse { 0 } else { self.alike.count(&self.dedupe) };
+        Ok(Cut { unique, invalid_syntax: self.invalid_syntax, likely_duplicates })
     }
 }

@@ -28,7 +28,9 @@ pub enum ReadError {
          \"kate@example.com\"."
     )]
     EmailNotString { place: String, found: &'static str, line: u64, column: u64 },
-    #[error("Line {line} has no field \"email\". Each line must be a text or an object with one.")]
+    #[error(
+        "Line {line} has no field with an address. Each line must be a text, or an object with a field such as \"email\"."
+    )]
     EmailMissing { line: u64 },
     #[error(
         "The field \"{name}\" is not known (line {line}, column {column}). Known fields: \
@@ -42,6 +44,23 @@ pub enum ReadError {
          (offset {offset}). Save it with the encoding UTF-8 and send it again."
     )]
     NotUtf8 { byte: u8, line: u64, column: u64, offset: u64 },
+    #[error(
+        "The list cannot be read as {encoding}: the bytes at offset {offset} mean nothing in it. Say which encoding it \
+         has (charset=), or save it as UTF-8."
+    )]
+    NotDecoded { encoding: &'static str, offset: u64 },
+    #[error(
+        "The quote that opens a cell in line {line} is not closed where that cell ends. Close it, or write it twice \
+         (\"\") where it is part of the text."
+    )]
+    UnclosedQuote { line: u64 },
+    #[error(
+        "One cell holds {addresses} addresses, and its row cannot be repeated for each of them within {limit} bytes. \
+         Put each address in a row of its own."
+    )]
+    CrowdedCell { addresses: usize, limit: usize },
+    #[error("The entry \"{name}\" is longer than {limit} bytes.")]
+    EntryTooLong { name: String, limit: usize },
     #[error(
         "There is a NUL byte in line {line}, byte {column} of the line (offset {offset}). Is this \
          a text file? If it was saved as UTF-16, save it as UTF-8."
@@ -57,7 +76,7 @@ pub enum ReadError {
     #[error("The list has more than {limit} addresses. Split it into smaller lists.")]
     TooManyAddresses { limit: u64 },
     #[error(
-        "No column with e-mail addresses was found. Name it with \"column\". Columns seen: \
+        "No column with email addresses was found. Name it with \"column\". Columns seen: \
          {columns}."
     )]
     NoAddressColumn { columns: String },
@@ -95,6 +114,10 @@ impl ReadError {
             Self::UnknownField { .. } => "unknown_field",
             Self::InvalidField { .. } => "invalid_field",
             Self::NotUtf8 { .. } => "not_utf8",
+            Self::NotDecoded { .. } => "not_decoded",
+            Self::UnclosedQuote { .. } => "unclosed_quote",
+            Self::CrowdedCell { .. } => "crowded_cell",
+            Self::EntryTooLong { .. } => "line_too_long",
             Self::NulByte { .. } | Self::EscapedNul { .. } => "nul_byte",
             Self::LineTooLong { .. } => "line_too_long",
             Self::TooManyAddresses { .. } => "too_many_addresses",

@@ -92,6 +92,11 @@ impl<R: Read> Guard<R> {
         Ok(&self.buf[self.pos..self.checked])
     }
 
+    /// Consumes bytes that were peeked at.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.pos = self.checked.min(self.pos + bytes);
+    }
+
     /// The next piece of text, consumed; empty at the end.
     pub(super) fn next_piece(&mut self) -> io::Result<&str> {
         if self.pos == self.checked {

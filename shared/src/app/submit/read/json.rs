@@ -1,19 +1,23 @@
-//! The JSON body: one object, read in passing. No array is ever held; every text goes straight
-//! from the parser's buffer to the intake.
+//! The JSON body: one object with `emails`, or that array alone, read in passing. No array is ever held; every text
+//! goes straight from the parser's buffer to the intake. An element is a text, or an object that has the address in
+//! one of its fields ([`email_of`]).
 //!
 //! serde's errors carry only a message. Ours are put into a [`Failure`] beside the parser, which
 //! then only adds the position.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
 use serde_json::error::Category;
 
 use super::error::shorten;
 use super::guard::Guard;
-use super::{Intake, Options, ReadError};
+use super::intake::Intake;
+use super::{Options, ReadError, headers};
 
 /// Most characters of a task's name.
 const MAX_NAME: usize = 200;
@@ -164,8 +168,12 @@ struct Body<'a, 's> {
 
 impl<'de> Part<'de> for Body<'_, '_> {
     fn wrong(&self, found: &'static str) -> ReadError {
-        let problem = format!("it is {found}, but must be an object with the field \"emails\"");
+        let problem = format!("it is {found}, but must be an object with the field \"emails\", or an array");
         ReadError::InvalidJson { problem, line: 0, column: 0 }
+    }
+
+    fn array<A: SeqAccess<'de>>(self, seq: A, failure: &Failure) -> Result<(), A::Error> {
+        Emails { intake: self.intake, count: self.emails.insert(0) }.array(seq, failure)
     }
 
     fn object<A: MapAccess<'de>>(self, mut map: A, failure: &Failure) -> Result<(), A::Error> {
@@ -234,7 +242,7 @@ struct Item<'a, 's> {
     index: u64,
 }
 
-impl Part<'_> for Item<'_, '_> {
+impl<'de> Part<'de> for Item<'_, '_> {
     fn wrong(&self, found: &'static str) -> ReadError {
         let place = format!("emails[{}]", self.index);
         ReadError::EmailNotString { place, found, line: 0, column: 0 }
@@ -243,6 +251,129 @@ impl Part<'_> for Item<'_, '_> {
     fn text(self, text: &str) -> Result<(), ReadError> {
         refuse_nul(text, || format!("emails[{}]", self.index))?;
         self.intake.address(text)
+    }
+
+    fn object<A: MapAccess<'de>>(self, map: A, failure: &Failure) -> Result<(), A::Error> {
+        let (mut email, place) = (String::new(), || format!("emails[{}]", self.index));
+        if !email_of(map, failure, &mut email, place)? {
+            return Err(fail(failure, self.wrong("an object without a field \"email\"")));
+        }
+        self.text(&email).map_err(|error| fail(failure, error))
+    }
+}
+
+/// How sure it is that a field has the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sure {
+    /// There is an `@` in it.
+    Content,
+    /// It is called as such columns are.
+    Header,
+    /// It is called `email`.
+    Email,
+}
+
+/// Finds the address of an object: the field `email` (any case), else one with another known name, else the first text
+/// with an `@`. `false`: it has none.
+pub(super) fn email_of<'de, A: MapAccess<'de>>(
+    mut map: A,
+    failure: &Failure,
+    email: &mut String,
+    place: impl Fn() -> String,
+) -> Result<bool, A::Error> {
+    let mut best = None;
+    while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        if key.eq_ignore_ascii_case("email") {
+            if best == Some(Sure::Email) {
+                let problem = format!("is given twice in {}", place());
+                return Err(fail(failure, ReadError::InvalidField { name: "email", problem }));
+            }
+            let part = Email { email: &mut *email, place: &place };
+            map.next_value_seed(Expect(part, failure))?;
+            best = Some(Sure::Email);
+            continue;
+        }
+        let MaybeText(value) = map.next_value()?;
+        let sure = match &value {
+            Some(value) if headers::is_known(&key) && !value.trim().is_empty() => Some(Sure::Header),
+            Some(value) if value.contains('@') => Some(Sure::Content),
+            _ => None,
+        };
+        if let (Some(value), true) = (value, sure > best) {
+            best = sure;
+            *email = value;
+        }
+    }
+    Ok(best.is_some())
+}
+
+/// The `email` of an object.
+struct Email<'a, F> {
+    email: &'a mut String,
+    place: F,
+}
+
+impl<F: Fn() -> String> Part<'_> for Email<'_, &F> {
+    fn wrong(&self, found: &'static str) -> ReadError {
+        let place = format!("\"email\" in {}", (self.place)());
+        ReadError::EmailNotString { place, found, line: 0, column: 0 }
+    }
+
+    fn text(self, text: &str) -> Result<(), ReadError> {
+        self.email.clear();
+        self.email.push_str(text);
+        Ok(())
+    }
+}
+
+/// A text, or anything else, which is passed over.
+struct MaybeText(Option<String>);
+
+impl<'de> Deserialize<'de> for MaybeText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Look;
+        impl<'de> Visitor<'de> for Look {
+            type Value = MaybeText;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<MaybeText, E> {
+                Ok(MaybeText(Some(text.to_owned())))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<MaybeText, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_unit<E>(self) -> Result<MaybeText, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<MaybeText, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<MaybeText, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<MaybeText, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<MaybeText, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(MaybeText(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MaybeText, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(MaybeText(None))
+            }
+        }
+        deserializer.deserialize_any(Look)
     }
 }
 

@@ -1,32 +1,59 @@
 //! Lists with one address per line: plain text and NDJSON. Blank lines are skipped, LF and CRLF
-//! are both fine, no character starts a comment.
+//! are both fine. Of a text, a first line that names what follows is its header, and a comment is a row without an
+//! address.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::Read;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess};
+use serde::de::{DeserializeSeed, MapAccess};
 
 use super::guard::Guard;
+use super::intake::{Intake, write_field};
 use super::json::{self, Expect, Failure, Part};
-use super::{Intake, ReadError};
+use super::{ReadError, headers};
+use crate::domain::spelling::is_comment;
 
-pub(super) fn read_text<R: Read>(guard: Guard<R>, intake: &mut Intake) -> Result<(), ReadError> {
+/// Reads the addresses into the intake; returns the header, if there is one.
+pub(super) fn read_text<R: Read>(
+    guard: Guard<R>,
+    intake: &mut Intake,
+) -> Result<Option<Vec<u8>>, ReadError> {
     let limit = intake.limits.line_bytes;
-    for_each_line(guard, limit, |_, line| intake.address(line))
+    let delimiter = intake.delimiter;
+    let (mut header, mut begun) = (None, false);
+    for_each_line(guard, limit, |_, line| {
+        let write = |out: &mut Vec<u8>| write_field(out, line.as_bytes(), delimiter);
+        // Nearly every line is an address: what else it may be is looked at where it has no `@`, or is marked.
+        if line.starts_with(['#', '/', '-']) && is_comment(line) {
+            return intake.blank(write);
+        }
+        if !begun && !line.trim().is_empty() {
+            begun = true;
+            if !line.contains('@') && headers::is_known(line) {
+                let out: &mut Vec<u8> = header.insert(Vec::new());
+                write(out);
+                return Ok(());
+            }
+        }
+        if line.trim().is_empty() { Ok(()) } else { intake.address(line) }
+    })?;
+    Ok(header)
 }
 
 pub(super) fn read_ndjson<R: Read>(guard: Guard<R>, intake: &mut Intake) -> Result<(), ReadError> {
     let limit = intake.limits.line_bytes;
     let mut email = String::new();
     for_each_line(guard, limit, |number, line| {
+        if line.trim().is_empty() {
+            return Ok(());
+        }
         read_line(line, number, &mut email)?;
         intake.address(&email)
     })
 }
 
-/// Calls `take` with number and text of every line that is not blank.
-fn for_each_line<R: Read>(
+/// Calls `take` with number and text of every line.
+pub(super) fn for_each_line<R: Read>(
     mut guard: Guard<R>,
     limit: usize,
     mut take: impl FnMut(u64, &str) -> Result<(), ReadError>,
@@ -37,7 +64,7 @@ fn for_each_line<R: Read>(
         if line.len() > limit {
             return Err(ReadError::LineTooLong { line: number, limit });
         }
-        if line.trim().is_empty() { Ok(()) } else { take(number, line) }
+        take(number, line)
     };
     // The line that the last piece broke off in.
     let mut begun = String::new();
@@ -100,43 +127,9 @@ impl<'de> Part<'de> for Line<'_> {
         Ok(())
     }
 
-    fn object<A: MapAccess<'de>>(self, mut map: A, failure: &Failure) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            if !key.eq_ignore_ascii_case("email") {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            if *self.found {
-                let problem = format!("is given twice in line {}", self.number);
-                return Err(json::fail(
-                    failure,
-                    ReadError::InvalidField { name: "email", problem },
-                ));
-            }
-            let place = format!("\"email\" in line {}", self.number);
-            let part = Email { email: self.email, found: self.found, place };
-            map.next_value_seed(Expect(part, failure))?;
-        }
-        Ok(())
-    }
-}
-
-/// The `email` of an object.
-struct Email<'a> {
-    email: &'a mut String,
-    found: &'a mut bool,
-    place: String,
-}
-
-impl Part<'_> for Email<'_> {
-    fn wrong(&self, found: &'static str) -> ReadError {
-        ReadError::EmailNotString { place: self.place.clone(), found, line: 0, column: 0 }
-    }
-
-    fn text(self, text: &str) -> Result<(), ReadError> {
-        self.email.clear();
-        self.email.push_str(text);
-        *self.found = true;
+    fn object<A: MapAccess<'de>>(self, map: A, failure: &Failure) -> Result<(), A::Error> {
+        let place = || format!("line {}", self.number);
+        *self.found = json::email_of(map, failure, self.email, place)?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::address;
 use crate::domain::payload::{Row, decode_batch, decode_rows};
 
 /// A list as it was read: addresses by seq, rows in file order.
@@ -27,9 +28,18 @@ fn small() -> Limits {
 }
 
 fn read_with(format: &Format, input: impl Read, limits: &Limits) -> Result<List, ReadError> {
+    read_said(format, Said::default(), input, limits)
+}
+
+fn read_said(
+    format: &Format,
+    said: Said,
+    input: impl Read,
+    limits: &Limits,
+) -> Result<List, ReadError> {
     let (mut addresses, mut rows, mut blocks) = (Vec::new(), Vec::new(), 0);
     let (mut batch_no, mut rows_no) = (0, 0);
-    let summary = read(format, input, limits, [5; 32], &mut |block| {
+    let summary = read(format, said, input, limits, [5; 32], &mut |block| {
         blocks += 1;
         match block {
             Block::Batch { no, first_seq, addresses: count, chargeable, payload } => {
@@ -344,7 +354,7 @@ fn errors_of_input_and_sink_keep_their_source() {
             let limits = Limits { batch_size: 1, section_bytes, ..small() };
             let mut sink = |_| Err(io::Error::new(io::ErrorKind::ConnectionReset, Gone));
             let whole = start.as_bytes().chain(end.as_bytes());
-            gone(read(&format, whole, &limits, [0; 32], &mut sink).unwrap_err());
+            gone(read(&format, Said::default(), whole, &limits, [0; 32], &mut sink).unwrap_err());
         }
     }
 }

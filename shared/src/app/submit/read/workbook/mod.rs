@@ -18,10 +18,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use calamine::{Reader, SheetType, SheetVisible, Xlsx, XlsxCellReader, XlsxError};
 use csv::ByteRecord;
 
+pub use self::parts::check_directory;
 use self::parts::{Archive, too_large};
 use super::error::shorten;
-use super::table::{self, PADDED_COLUMNS, Records, Table};
-use super::{Intake, ReadError};
+use super::ReadError;
+use super::intake::Intake;
+use super::table::{self, PADDED_COLUMNS, Records};
 use crate::app::temporary::{Share, TemporaryFile};
 
 /// Rows and columns that a sheet has at the most, in every program.
@@ -74,8 +76,9 @@ pub(super) fn read(
     let sheets = sheets.take(NAMED).collect();
     let cells = guarded(|| xlsx.worksheet_cells_reader(&sheet))?;
     let mut rows = Rows::new(cells, intake.limits.line_bytes);
-    let Table { header, column } = table::take_all(&mut rows, wanted.column.as_deref(), intake)?;
-    let book = Book { sheet: shorten(&sheet), sheets, column: column + 1, first: rows.shown };
+    let header = table::take_all(&mut rows, wanted.column.as_deref(), intake)?;
+    let column = intake.understood.columns.first().map_or(0, |column| column.number);
+    let book = Book { sheet: shorten(&sheet), sheets, column, first: rows.shown };
     Ok((header, book))
 }
 
@@ -261,9 +264,5 @@ impl Records for Rows<'_> {
         }
         self.show(record);
         Ok(true)
-    }
-
-    fn has_letters(&self) -> bool {
-        true
     }
 }

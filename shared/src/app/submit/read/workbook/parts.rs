@@ -41,7 +41,6 @@ pub(super) fn inspect(
     most: u64,
     temporary: &Share,
 ) -> Result<Archive, ReadError> {
-    check_directory(&mut file)?;
     let packed = file.length().map_err(ReadError::Io)?;
     file.rewind().map_err(ReadError::Io)?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
@@ -171,7 +170,7 @@ fn what_it_is(names: &[String]) -> Option<ReadError> {
 }
 
 /// Reading the directory keeps all of it, so its size is looked at first: wherever entries of one may stand.
-fn check_directory(file: &mut TemporaryFile) -> Result<(), ReadError> {
+pub fn check_directory(file: &mut TemporaryFile) -> Result<(), ReadError> {
     const ENTRY: &[u8] = b"PK\x01\x02";
     const END: &[u8] = b"PK\x06\x06";
     /// From the first byte of either to the last that is looked at.

@@ -104,7 +104,7 @@ fn read_all(
         Ok(())
     };
     let limits = Limits { line_bytes: 4096, ..Limits::default() };
-    let summary = read_workbook(&wanted, file, &temporary(), &limits, [5; 32], &mut sink)?;
+    let summary = read_workbook(&wanted, false, file, &temporary(), &limits, [5; 32], &mut sink)?;
     Ok((lines, summary))
 }
 
