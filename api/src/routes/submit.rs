@@ -9,8 +9,8 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use encoding_rs::Encoding;
+use futures::{Stream, StreamExt};
 use listmill_shared::app::submit::read::{Format, Said, Understood, encoding};
 use listmill_shared::app::submit::{Accepted, Answer, Submission, SubmitError};
 use listmill_shared::domain::audit::Origin;
@@ -249,7 +249,8 @@ impl Plan {
         gzip: bool,
         params: &SubmitParams,
     ) -> Result<Self, Problem> {
-        let charset = params.charset.as_deref().filter(|charset| !charset.trim().is_empty()).or(charset);
+        let charset =
+            params.charset.as_deref().filter(|charset| !charset.trim().is_empty()).or(charset);
         let collapse = flag("collapse", params.collapse.as_deref())?;
         Ok(Self {
             format,
@@ -315,7 +316,9 @@ fn format(essence: &str, params: &SubmitParams) -> Result<Option<Format>, Proble
         | "application/jsonl"
         | "application/x-jsonlines" => Some(Format::Ndjson),
         "text/vcard" | "text/x-vcard" | "text/directory" => Some(Format::Cards),
-        "text/ldif" | "text/x-ldif" | "application/x-ldif" | "application/ldif" => Some(Format::Ldif),
+        "text/ldif" | "text/x-ldif" | "application/x-ldif" | "application/ldif" => {
+            Some(Format::Ldif)
+        }
         "message/rfc822" | "application/mbox" => Some(Format::Mail),
         essence if ANY.contains(&essence) => {
             Some(Format::Any { column, delimiter, sheet: params.sheet.clone() })

@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use super::App;
 use crate::app::provider::{Provider, ask};
 use crate::domain::address::normalise;
-use crate::domain::spelling::one;
 use crate::domain::id::{AccountId, CheckId, KeyId};
+use crate::domain::spelling::one;
 use crate::domain::verdict::{Credit, Reason, Verdict};
 use crate::store::StoreError;
 use crate::store::checks::{Answered, Check, Closed, Opened};
@@ -91,7 +91,8 @@ impl App {
         }
         if payer.sandbox {
             let (verdict, attempts) = ask(&*self.sandbox, &normalised.text, 1).await;
-            let found = found(submitted, normalised.text, verdict, attempts, Credit::Free, self.now());
+            let found =
+                found(submitted, normalised.text, verdict, attempts, Credit::Free, self.now());
             return Ok(Verified { found, kept: false });
         }
         let now = self.now();

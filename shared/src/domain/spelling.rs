@@ -296,7 +296,7 @@ fn take_mailbox(mailbox: &str, depth: usize, found: &mut Vec<Found>) {
     }
 }
 
-/// What is in each pair of angle brackets that has an `@`, and addresses that stand unquoted beside them. The name
+/// What is in each pair of angle brackets that has an `@`, and addresses that stand beside them. The name
 /// of one is often the address once more. `false`: there are no such brackets.
 fn take_angles(mailbox: &str, depth: usize, found: &mut Vec<Found>) -> bool {
     let (mut inside, mut beside, mut rest) = (Vec::new(), Vec::new(), mailbox);
@@ -311,10 +311,9 @@ fn take_angles(mailbox: &str, depth: usize, found: &mut Vec<Found>) -> bool {
     }
     beside.extend(words(rest).into_iter().map(|word| (inside.len(), word)));
     beside.retain_mut(|(_, word)| {
-        let is_name = word.starts_with('"');
         *word = stripped(word, depth).to_owned();
         let known = inside.iter().any(|address| address.eq_ignore_ascii_case(word));
-        !is_name && !known && is_valid(word)
+        !known && is_valid(word)
     });
     if let ([address], []) = (&inside[..], &beside[..]) {
         found.push(Found { stood: mailbox.to_owned(), address: (*address).to_owned() });
@@ -351,10 +350,11 @@ fn words(text: &str) -> Vec<String> {
             && let Some(skipped) = closed(rest, ')')
         {
             // An address may be in it, where there is none beside it.
-            let comment = &rest[1..skipped - 1];
-            if comment.contains('@') {
+            let inside = rest[1..skipped - 1].split_whitespace();
+            let inside: Vec<&str> = inside.filter(|word| word.contains('@')).collect();
+            if !inside.is_empty() {
                 all.push(std::mem::take(&mut word));
-                all.push(comment.trim().to_owned());
+                all.extend(inside.into_iter().map(str::to_owned));
             }
             at += skipped;
             continue;
@@ -429,7 +429,8 @@ fn unwrapped(text: &str) -> &str {
             return inside;
         }
     }
-    let open = text.trim_start_matches(['<', '(', '[', '\u{ab}', '\u{201e}', '\u{201c}', '\u{2018}']);
+    let open =
+        text.trim_start_matches(['<', '(', '[', '\u{ab}', '\u{201e}', '\u{201c}', '\u{2018}']);
     if open.len() < text.len() {
         return open;
     }

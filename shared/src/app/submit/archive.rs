@@ -59,13 +59,17 @@ pub(super) fn open(mut file: TemporaryFile) -> Result<Opened, ReadError> {
         }
     }
     match lists.len() {
-        0 => Err(refused("an empty ZIP archive", "Send the list itself, or an archive with one list in it.")),
+        0 => Err(refused(
+            "an empty ZIP archive",
+            "Send the list itself, or an archive with one list in it.",
+        )),
         1 => {
             let (at, name, packed) = lists.swap_remove(0);
             Ok(Opened::List(Box::new(List { archive, at, name, packed })))
         }
         count => {
-            let names: Vec<&str> = lists.iter().take(NAMED).map(|(_, name, _)| name.as_str()).collect();
+            let names: Vec<&str> =
+                lists.iter().take(NAMED).map(|(_, name, _)| name.as_str()).collect();
             let what = format!("a ZIP archive with {count} files in it ({})", names.join(", "));
             Err(refused(&what, "Send each list on its own, or an archive with one list in it."))
         }

@@ -55,11 +55,16 @@ fn reason(understood: &Understood) -> String {
             Some(taken) => format!(
                 "The column \"{taken}\" is probably not the one with the addresses: name another with column=."
             ),
-            None => "There is no @ in them: this is probably another file, or one in another format.".into(),
+            None => {
+                "There is no @ in them: this is probably another file, or one in another format."
+                    .into()
+            }
         };
     }
     if *encoding != "UTF-8" {
-        return format!("The list was read as {encoding}: if that is wrong, say the right encoding with charset=.");
+        return format!(
+            "The list was read as {encoding}: if that is wrong, say the right encoding with charset=."
+        );
     }
     "Please look at the list: the addresses in it may be cut off or damaged.".into()
 }
@@ -81,7 +86,8 @@ mod tests {
     #[test]
     fn a_fifth_is_the_line() {
         let understood = broken(&["x"]);
-        let doubted = |unique, invalid| MostlyInvalid::of(counts(unique, invalid), &understood).is_some();
+        let doubted =
+            |unique, invalid| MostlyInvalid::of(counts(unique, invalid), &understood).is_some();
         assert!(!doubted(100, 20));
         assert!(doubted(100, 21));
         assert!(!doubted(9, 9), "a few are their owner's own");
@@ -97,7 +103,9 @@ mod tests {
             better: Some("Contact".into()),
             ..broken(&["Ada", "Bob"])
         };
-        let said = |understood: &Understood| MostlyInvalid::of(counts(20, 20), understood).unwrap().to_string();
+        let said = |understood: &Understood| {
+            MostlyInvalid::of(counts(20, 20), understood).unwrap().to_string()
+        };
         assert!(said(&wrong).contains("column=Contact"), "{}", said(&wrong));
         assert!(said(&wrong).contains("\"Ada\", \"Bob\""));
         let none = Understood { columns, ..broken(&["Ada"]) };

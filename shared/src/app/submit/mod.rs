@@ -31,9 +31,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+pub use self::doubt::MostlyInvalid;
 use self::read::{Block, Book, Format, Limits, ReadError, Said, Summary, Understood};
 use self::reader::ListReader;
-pub use self::doubt::MostlyInvalid;
 pub use self::source::{BodyError, Packing};
 use self::source::{ChunkReader, Unpacked, feed};
 pub use self::workbooks::Workbooks;
@@ -238,7 +238,8 @@ impl App {
             let submitted = counts(&summary);
             let cost = submission.cost(submitted);
             let Summary { book, understood, .. } = summary;
-            let doubt = MostlyInvalid::of(submitted, &understood).filter(|_| !submission.allow_invalid);
+            let doubt =
+                MostlyInvalid::of(submitted, &understood).filter(|_| !submission.allow_invalid);
             let (understood, doubt) = (Box::new(understood), doubt.map(Box::new));
             return Ok(Accepted::Counted { submitted, cost, balance, book, understood, doubt });
         }

@@ -230,9 +230,8 @@ pub fn read(
     (&mut decoded).take(sniff::HEAD as u64).read_to_end(&mut head).map_err(ReadError::from_io)?;
     let format = sniff::format(&String::from_utf8_lossy(&head), format)?;
     let text = Cursor::new(head).chain(&mut decoded);
-    let mut summary = read_with(limits, said.collapse, dedupe_key, sink, |intake| {
-        parse(&format, text, intake)
-    })?;
+    let mut summary =
+        read_with(limits, said.collapse, dedupe_key, sink, |intake| parse(&format, text, intake))?;
     let manner = decoded.manner();
     let understood = &mut summary.understood;
     (understood.format, understood.encoding) = (format.name(), manner.encoding);

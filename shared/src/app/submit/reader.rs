@@ -103,11 +103,7 @@ impl ListReader {
         Ok(summary)
     }
 
-    fn read_workbook(
-        &self,
-        file: TemporaryFile,
-        sink: Sink<'_>,
-    ) -> Result<Summary, ReadError> {
+    fn read_workbook(&self, file: TemporaryFile, sink: Sink<'_>) -> Result<Summary, ReadError> {
         let (column, sheet) = match &self.format {
             Format::Workbook { column, sheet } | Format::Any { column, sheet, .. } => {
                 (column.clone(), sheet.clone())

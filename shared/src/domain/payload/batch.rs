@@ -83,9 +83,7 @@ impl BatchEncoder {
             body.extend_from_slice(&self.text);
             body.extend_from_slice(&self.submitted);
         });
-        for column in
-            [&mut self.lengths, &mut self.text, &mut self.spelt, &mut self.submitted]
-        {
+        for column in [&mut self.lengths, &mut self.text, &mut self.spelt, &mut self.submitted] {
             column.clear();
         }
         (self.len, self.spellings, self.next) = (0, 0, 0);

@@ -8,16 +8,22 @@ use std::io::Read;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::ReadError;
 use super::guard::Guard;
 use super::intake::{Intake, write_field};
 use super::lines::for_each_line;
-use super::ReadError;
 
 /// The header of what is kept.
 pub(super) const HEADER: &[u8] = b"name,email";
 /// Names of LDIF attributes that hold addresses.
-const LDIF_MAIL: [&str; 6] =
-    ["mail", "email", "rfc822mailbox", "mailalternateaddress", "mozillasecondemail", "othermailbox"];
+const LDIF_MAIL: [&str; 6] = [
+    "mail",
+    "email",
+    "rfc822mailbox",
+    "mailalternateaddress",
+    "mozillasecondemail",
+    "othermailbox",
+];
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +33,11 @@ pub(super) enum Kind {
 }
 
 /// Reads the entries into the intake.
-pub(super) fn read<R: Read>(kind: Kind, guard: Guard<R>, intake: &mut Intake) -> Result<(), ReadError> {
+pub(super) fn read<R: Read>(
+    kind: Kind,
+    guard: Guard<R>,
+    intake: &mut Intake,
+) -> Result<(), ReadError> {
     let limit = intake.limits.line_bytes;
     let mut entry = Entry::default();
     // A line that may go on.
@@ -91,7 +101,8 @@ impl Entry {
                 // `item1.EMAIL`: a group's name comes first.
                 let name = parts.next().unwrap_or_default();
                 let name = name.rsplit('.').next().unwrap_or(name).to_ascii_uppercase();
-                let printable = |part: &str| part.to_ascii_uppercase().ends_with("QUOTED-PRINTABLE");
+                let printable =
+                    |part: &str| part.to_ascii_uppercase().ends_with("QUOTED-PRINTABLE");
                 let printable = parts.any(printable);
                 let value = || if printable { quoted_printable(value) } else { unescaped(value) };
                 match name.as_str() {

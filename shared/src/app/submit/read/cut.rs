@@ -86,7 +86,12 @@ impl Section {
             self.submitted.push_str(stood);
             self.submitted.len()
         });
-        self.rows.push(Row { address: self.addresses.len(), line: self.lines.len(), submitted, cell });
+        self.rows.push(Row {
+            address: self.addresses.len(),
+            line: self.lines.len(),
+            submitted,
+            cell,
+        });
         true
     }
 

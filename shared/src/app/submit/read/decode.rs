@@ -12,7 +12,7 @@ use std::io::{self, Read};
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
-    DecoderResult, Decoder, Encoding, SHIFT_JIS, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252,
+    Decoder, DecoderResult, Encoding, SHIFT_JIS, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252,
 };
 
 use super::error::ReadError;
@@ -39,7 +39,9 @@ pub(super) struct Manner {
 pub fn encoding(label: &str) -> Option<&'static Encoding> {
     Encoding::for_label(label.trim().as_bytes()).map(|found| match label.trim() {
         // HTML takes plain ASCII for Windows-1252; here it says nothing.
-        label if label.eq_ignore_ascii_case("us-ascii") || label.eq_ignore_ascii_case("ascii") => UTF_8,
+        label if label.eq_ignore_ascii_case("us-ascii") || label.eq_ignore_ascii_case("ascii") => {
+            UTF_8
+        }
         _ => found,
     })
 }
@@ -296,8 +298,10 @@ mod tests {
     const GERMAN: &str = "Name;Straße;E-Mail\r\nJörg Müller;Königsallee 7;joerg@x.example\r\nBärbel Groß;Grüner Weg;b@x.example\r\n";
     const POLISH: &str = "Imię,Nazwisko,Miasto,Email\nŁukasz,Wiśniewski,Łódź,l@x.example\nZofia,Wójcik,Gdańsk,z@x.example\nŻaneta,Źrebiec,Częstochowa,z2@x.example\n";
     const RUSSIAN: &str = "Имя;Почта\nИван Петров;ivan@x.example\nМария Смирнова;maria@x.example\n";
-    const JAPANESE: &str = "名前,メール\n田中太郎,tanaka@x.example\n鈴木花子さん,suzuki@x.example\n";
-    const CHINESE: &str = "姓名,城市,邮箱\n王小明,北京,wang@x.example\n李华的地址是,上海,li@x.example\n";
+    const JAPANESE: &str =
+        "名前,メール\n田中太郎,tanaka@x.example\n鈴木花子さん,suzuki@x.example\n";
+    const CHINESE: &str =
+        "姓名,城市,邮箱\n王小明,北京,wang@x.example\n李华的地址是,上海,li@x.example\n";
 
     #[test]
     fn encodings_are_found() {

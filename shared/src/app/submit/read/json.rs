@@ -10,8 +10,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::error::Category;
 
 use super::error::shorten;
@@ -168,7 +170,8 @@ struct Body<'a, 's> {
 
 impl<'de> Part<'de> for Body<'_, '_> {
     fn wrong(&self, found: &'static str) -> ReadError {
-        let problem = format!("it is {found}, but must be an object with the field \"emails\", or an array");
+        let problem =
+            format!("it is {found}, but must be an object with the field \"emails\", or an array");
         ReadError::InvalidJson { problem, line: 0, column: 0 }
     }
 
@@ -295,7 +298,9 @@ pub(super) fn email_of<'de, A: MapAccess<'de>>(
         }
         let MaybeText(value) = map.next_value()?;
         let sure = match &value {
-            Some(value) if headers::is_known(&key) && !value.trim().is_empty() => Some(Sure::Header),
+            Some(value) if headers::is_known(&key) && !value.trim().is_empty() => {
+                Some(Sure::Header)
+            }
             Some(value) if value.contains('@') => Some(Sure::Content),
             _ => None,
         };

@@ -3,10 +3,10 @@
 
 use std::io::Read;
 
+use super::ReadError;
 use super::guard::Guard;
 use super::intake::Intake;
 use super::lines::for_each_line;
-use super::ReadError;
 
 /// Headers that hold addresses.
 const HEADERS: [&str; 7] = ["from", "to", "cc", "bcc", "reply-to", "sender", "return-path"];

@@ -9,8 +9,19 @@ use crate::domain::spelling::is_comment;
 pub(super) const HEAD: usize = 4 << 10;
 /// Headers of a mail that say that it is one.
 const MAIL: [&str; 13] = [
-    "from", "to", "cc", "date", "subject", "received", "return-path", "message-id", "mime-version",
-    "delivered-to", "reply-to", "x-mozilla-status", "content-type",
+    "from",
+    "to",
+    "cc",
+    "date",
+    "subject",
+    "received",
+    "return-path",
+    "message-id",
+    "mime-version",
+    "delivered-to",
+    "reply-to",
+    "x-mozilla-status",
+    "content-type",
 ];
 
 /// The format of a text that begins like this.
@@ -60,11 +71,13 @@ fn loose(said: &Format) -> Option<(Option<String>, Option<u8>)> {
 }
 
 fn refuse_markup(text: &str) -> Result<(), ReadError> {
-    let begins = |with: &str| {
-        text.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with))
-    };
+    let begins =
+        |with: &str| text.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
     let what = match () {
-        () if ["<!doctype html", "<html", "<table", "<head", "<body", "<div"].into_iter().any(begins) => {
+        () if ["<!doctype html", "<html", "<table", "<head", "<body", "<div"]
+            .into_iter()
+            .any(begins) =>
+        {
             "a web page (HTML), which some programs save as .xls"
         }
         () if begins("<?xml") => "an XML document",
@@ -177,7 +190,10 @@ mod tests {
             ("BEGIN:VCARD\r\nVERSION:3.0\r\n", Format::Cards),
             ("version: 1\n\ndn: cn=Ada\nmail: a@x.example\n", Format::Ldif),
             ("dn: cn=Ada\nmail: a@x.example\n", Format::Ldif),
-            ("From a@x.example Mon May 1 10:00:00 2026\nFrom: a@x.example\nTo: b@x.example\nDate: x\n\n", Format::Mail),
+            (
+                "From a@x.example Mon May 1 10:00:00 2026\nFrom: a@x.example\nTo: b@x.example\nDate: x\n\n",
+                Format::Mail,
+            ),
             ("Received: by x\n\tid 1\nFrom: A <a@x.example>\nSubject: hi\n\nHello", Format::Mail),
         ] {
             assert_eq!(any(head), wanted, "{head:?}");
@@ -193,7 +209,9 @@ mod tests {
         assert_eq!(format("BEGIN:VCARD\n", &Format::Text).unwrap(), Format::Cards);
         assert_eq!(format("Name: Ada\nTo: b\n", &Format::Text).unwrap(), Format::Text);
         for page in ["<!DOCTYPE html><html>", "  <TABLE>", "<?xml version=\"1.0\"?>"] {
-            let Err(ReadError::NotAList { .. }) = format(page, &Format::any()) else { panic!("{page}") };
+            let Err(ReadError::NotAList { .. }) = format(page, &Format::any()) else {
+                panic!("{page}")
+            };
         }
         assert!(format("<ada@x.example>", &Format::Text).is_ok());
     }

@@ -51,8 +51,7 @@ pub(super) fn read<R: Read>(
         }
     };
     intake.understood.delimiter = Some(intake.delimiter);
-    let mut lines =
-        Lines::new(guard, preamble.lines, intake.delimiter, intake.limits.line_bytes);
+    let mut lines = Lines::new(guard, preamble.lines, intake.delimiter, intake.limits.line_bytes);
     take_all(&mut lines, column, intake)
 }
 
@@ -139,9 +138,10 @@ pub(super) fn take_all(
     while records.next(&mut record)? {
         taker.take(&record, intake)?;
     }
-    intake.understood.better = taker.counts.better_than(&columns).map(|at| {
-        name(at).unwrap_or_else(|| format!("{}", at + 1))
-    });
+    intake.understood.better = taker
+        .counts
+        .better_than(&columns)
+        .map(|at| name(at).unwrap_or_else(|| format!("{}", at + 1)));
     let mut line = Vec::new();
     write_record(&mut line, &first, taker.width, intake.delimiter, |_| None);
     Ok(has_header.then_some(line))
@@ -231,7 +231,8 @@ impl Counts {
     /// A column with more of them than any of these.
     fn better_than(&self, columns: &[usize]) -> Option<usize> {
         let most = columns.iter().filter_map(|at| self.of.get(*at)).max().copied().unwrap_or(0);
-        let (at, count) = self.of.iter().enumerate().max_by_key(|(at, count)| (**count, usize::MAX - at))?;
+        let (at, count) =
+            self.of.iter().enumerate().max_by_key(|(at, count)| (**count, usize::MAX - at))?;
         (*count > most).then_some(at)
     }
 }
@@ -325,7 +326,8 @@ fn sample_of(records: &mut impl Records, sample: &mut Vec<ByteRecord>) -> Result
 fn lettered(column: &str, first: &ByteRecord) -> Option<usize> {
     let fits = (1..=3).contains(&column.len()) && column.bytes().all(|b| b.is_ascii_alphabetic());
     let digit = |b: u8| usize::from(b.to_ascii_uppercase() - b'A') + 1;
-    let number = column.bytes().filter(|_| fits).fold(0, |number, letter| number * 26 + digit(letter));
+    let number =
+        column.bytes().filter(|_| fits).fold(0, |number, letter| number * 26 + digit(letter));
     number.checked_sub(1).filter(|at| *at < first.len())
 }
 
@@ -366,9 +368,16 @@ fn sniff<R: Read>(guard: &mut Guard<R>, limit: usize) -> Result<u8, ReadError> {
 
 /// Is the first record a header? One that names its column must have one.
 fn is_header(first: &ByteRecord, column: Option<&str>) -> bool {
-    let is_number = |column: &str| column == "*" || column.parse::<usize>().is_ok();
+    let is_cell = |name: &str| {
+        let wanted = name.to_lowercase();
+        first.iter().any(|cell| text_of(cell).trim().to_lowercase() == wanted)
+    };
+    let names_header = |name: &str| {
+        let is_number = name == "*" || name.parse::<usize>().is_ok();
+        !is_number && (is_cell(name) || lettered(name, first).is_none())
+    };
     let named = column.is_some_and(|column| {
-        !column.split(',').all(|part| is_number(part.trim()) || lettered(part.trim(), first).is_some())
+        is_cell(column) || column.split(',').map(str::trim).any(names_header)
     });
     named || !first.as_slice().contains(&b'@')
 }

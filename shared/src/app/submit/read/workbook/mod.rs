@@ -20,8 +20,8 @@ use csv::ByteRecord;
 
 pub use self::parts::check_directory;
 use self::parts::{Archive, too_large};
-use super::error::shorten;
 use super::ReadError;
+use super::error::shorten;
 use super::intake::Intake;
 use super::table::{self, PADDED_COLUMNS, Records};
 use crate::app::temporary::{Share, TemporaryFile};
