@@ -4,6 +4,7 @@ mod abuse;
 mod account;
 mod admin;
 mod bench;
+mod client;
 mod crowd;
 mod full;
 mod key_life;
@@ -23,6 +24,10 @@ pub use abuse::{AbuseCommand, EndArgs, IpCommand};
 pub use account::AccountCommand;
 pub use admin::{AdminArgs, AdminCommand, AuditCommand, CreditsCommand, KeyCommand};
 pub use bench::{BenchArgs, BenchMode, EngineArgs, GateArgs, LoadArgs, Question};
+pub use client::{
+    AccessArgs, CancelArgs, CompletionsArgs, DownloadFormat, KEY_VARIABLE, ManArgs, ResultsArgs,
+    ServerArgs, StatusArgs, SubmitArgs, URL_VARIABLE, WatchArgs,
+};
 pub use crowd::{CrowdArgs, Scenario};
 pub use full::FullArgs;
 pub use key_life::{ImportArgs, ImportFormat, RotateArgs};
@@ -37,6 +42,7 @@ Examples:
   listmill demo                    see the whole story, without any service or network
   listmill verify contacts.csv     verify a list from the shell; writes contacts-results.csv
   listmill verify ada@example.com  …or single addresses
+  listmill submit contacts.csv     …or by a server: LISTMILL_URL and LISTMILL_KEY name it and your key
   listmill doctor                  is this machine fit to ask mail servers?
   listmill up                      API and worker in one process, on SQLite
   listmill migrate                 prepare the PostgreSQL database of a deployment…
@@ -73,6 +79,16 @@ pub enum Command {
     Demo(DemoArgs),
     /// Verify a list or single addresses from the shell; needs no server
     Verify(VerifyArgs),
+    /// Submit a list to a server
+    Submit(SubmitArgs),
+    /// Show one of your tasks at a server, or the last of them
+    Status(StatusArgs),
+    /// Watch a task at a server until its end; exit code 0 if it is completed
+    Watch(WatchArgs),
+    /// Download the results of a task at a server
+    Results(ResultsArgs),
+    /// Cancel a task at a server; prints what it came to
+    Cancel(CancelArgs),
     /// Run API and worker in one process, on SQLite unless told otherwise
     ///
     /// On the first start it makes an account (owner@localhost, 10,000 credits) with one API key
@@ -96,6 +112,13 @@ pub enum Command {
     Scan(ScanArgs),
     /// Operator levers: accounts, keys, credits, blocked networks, reconciliation, audit log
     Admin(AdminArgs),
+    /// Print completions for a shell
+    ///
+    /// bash: `source <(listmill completions bash)` in ~/.bashrc. zsh: write them to a file `_listmill` in a folder
+    /// of $fpath. fish: write them to ~/.config/fish/completions/listmill.fish.
+    Completions(CompletionsArgs),
+    /// Print the manual pages
+    Man(ManArgs),
 }
 
 impl Command {
@@ -104,6 +127,11 @@ impl Command {
         match self {
             Command::Demo(_) => "demo",
             Command::Verify(_) => "verify",
+            Command::Submit(_) => "submit",
+            Command::Status(_) => "status",
+            Command::Watch(_) => "watch",
+            Command::Results(_) => "results",
+            Command::Cancel(_) => "cancel",
             Command::Up => "up",
             Command::Api => "api",
             Command::Worker => "worker",
@@ -112,6 +140,8 @@ impl Command {
             Command::Bench(_) => "bench",
             Command::Scan(_) => "scan",
             Command::Admin(_) => "admin",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
         }
     }
 
@@ -122,7 +152,22 @@ impl Command {
 
     /// Does it finish what is under way when it is told to stop?
     pub fn drains(&self) -> bool {
-        self.is_role() || matches!(self, Command::Verify(_))
+        self.is_role() || matches!(self, Command::Verify(args) if args.url.is_none())
+    }
+
+    /// Is it a matter of this machine's settings, and not only of who speaks to a server?
+    pub fn reads_settings(&self) -> bool {
+        match self {
+            Command::Submit(_)
+            | Command::Status(_)
+            | Command::Watch(_)
+            | Command::Results(_)
+            | Command::Cancel(_)
+            | Command::Completions(_)
+            | Command::Man(_) => false,
+            Command::Verify(args) => args.url.is_none(),
+            _ => true,
+        }
     }
 }
 

@@ -20,8 +20,10 @@ use listmill_shared::domain::id::Ids;
 use listmill_shared::settings::{LogFormat, Settings};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
-use crate::commands::{Context, admin, bench, demo, doctor, migrate, roles, scan, up, verify};
+use crate::args::{Cli, Command, KEY_VARIABLE, URL_VARIABLE};
+use crate::commands::{
+    Context, admin, bench, client as remote, demo, doctor, migrate, roles, scan, shell, up, verify,
+};
 use crate::lifecycle::Shutdown;
 use crate::output::Output;
 
@@ -63,6 +65,11 @@ async fn dispatch(context: Context, command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(context, args).await,
         Command::Verify(args) => verify::run(context, args).await,
+        Command::Submit(args) => remote::submit(context, args).await,
+        Command::Status(args) => remote::status(context, args).await,
+        Command::Watch(args) => remote::watch(context, args).await,
+        Command::Results(args) => remote::results(context, args).await,
+        Command::Cancel(args) => remote::cancel(context, args).await,
         Command::Up => up::run(context).await,
         Command::Api => roles::api(context).await,
         Command::Worker => roles::worker(context).await,
@@ -71,12 +78,20 @@ async fn dispatch(context: Context, command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(context, args).await,
         Command::Scan(args) => scan::run(context, args).await,
         Command::Admin(args) => admin::run(context, args).await,
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(context.output, &args),
     }
 }
 
 fn prepare(cli: Cli) -> Result<(Context, Command)> {
-    let file = settings_file(cli.config);
-    let mut settings = Settings::load(file.as_deref(), environment())?;
+    let mut settings = match cli.command.reads_settings() {
+        true => Settings::load(settings_file(cli.config).as_deref(), environment())?,
+        // How a server is set up is no matter of who speaks to one.
+        false => {
+            let log = environment().filter(|(name, _)| name.starts_with("LISTMILL_LOG"));
+            Settings::load(cli.config.as_deref(), log)?
+        }
+    };
     settings.role = cli.command.name();
     start_log(&settings, cli.command.is_role())?;
     for variable in &settings.unknown {
@@ -103,10 +118,14 @@ fn settings_file(named: Option<PathBuf>) -> Option<PathBuf> {
     named.or_else(|| Path::new(SETTINGS_FILE).exists().then(|| PathBuf::from(SETTINGS_FILE)))
 }
 
-/// The environment, without what is not text (`std::env::vars` would panic on it).
+/// What names no setting, but a server to the commands that speak to one.
+const CLIENT: [&str; 3] = [URL_VARIABLE, KEY_VARIABLE, "LISTMILL_CA_FILE"];
+
+/// The environment's settings, without what is not text (`std::env::vars` would panic on it).
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !CLIENT.contains(&name.as_str()))
 }
 
 /// Logs go to stderr. One-shot commands log warnings only, so that their output stays readable,

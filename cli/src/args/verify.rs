@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use listmill_shared::domain::verdict::Status;
 use listmill_shared::settings::ProviderKind;
 
+use super::AccessArgs;
+
 const EXAMPLES: &str = "\
 It needs no server, no database and no Redis: the work is done in this process, with the provider and
 the manners that the settings name. While it runs, the list is kept in a private folder below TMPDIR,
@@ -29,6 +31,7 @@ Examples:
   listmill verify --output - - < contacts.csv        from stdin to stdout
   listmill verify anna@example.com bert@example.org  prints what was found, and why
   listmill verify anna@example.com --fail-on undeliverable && echo fine
+  listmill verify contacts.csv --url https://lists.example.com    the same by a server, with your LISTMILL_KEY
 
 Exit codes: 0 verified; 1 failed, or --fail-on applies; 2 wrong arguments; 130 interrupted, with a
 results file of what was there.";
@@ -78,6 +81,13 @@ pub struct VerifyArgs {
     /// unknown, deliverable
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     pub fail_on: Vec<Status>,
+
+    /// Have a server verify, such as https://lists.example.com; the results come back here
+    #[arg(long, value_name = "URL", conflicts_with_all = ["concurrency", "provider"])]
+    pub url: Option<String>,
+
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,7 @@ mod abuse;
 pub mod admin;
 mod audit;
 pub mod bench;
+pub mod client;
 pub mod demo;
 pub mod doctor;
 pub mod embedded;
@@ -13,6 +14,7 @@ pub mod migrate;
 pub mod roles;
 pub mod root_key;
 pub mod scan;
+pub mod shell;
 pub mod up;
 pub mod verify;
 

@@ -20,11 +20,11 @@ use crate::args::{InputFormat, VerifyArgs};
 use crate::output::complain;
 
 /// Bytes that are looked at to find out what a list is.
-const HEAD: usize = 16 << 10;
+pub const HEAD: usize = 16 << 10;
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
 /// RFC 1952, 2.3.1.
-const GZIP: &[u8] = &[0x1f, 0x8b];
+pub const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// What the arguments name.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,7 +144,8 @@ pub fn strip<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
     (last.eq_ignore_ascii_case(ending) && !stem.is_empty()).then_some(stem)
 }
 
-fn by_name(name: &str) -> Option<InputFormat> {
+/// What its name says.
+pub fn by_name(name: &str) -> Option<InputFormat> {
     let name = strip(name, "gz").unwrap_or(name);
     match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
         "csv" => Some(InputFormat::Csv),
@@ -158,7 +159,7 @@ fn by_name(name: &str) -> Option<InputFormat> {
 }
 
 /// A text has an address and nothing else in its first line; a table has a header or several cells.
-fn by_beginning(head: &[u8], has_column: bool) -> InputFormat {
+pub fn by_beginning(head: &[u8], has_column: bool) -> InputFormat {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let line = head.split(|b| *b == b'\n').next().unwrap_or(head);
     if line.starts_with(b"{") {
@@ -175,7 +176,7 @@ fn by_beginning(head: &[u8], has_column: bool) -> InputFormat {
 }
 
 /// As much as its first bytes unpack to.
-fn unpack(head: &[u8]) -> Vec<u8> {
+pub fn unpack(head: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     // It ends in the middle, so an error is certain; what came before it counts.
     let _ = MultiGzDecoder::new(head).take(HEAD as u64).read_to_end(&mut plain);

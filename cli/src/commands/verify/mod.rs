@@ -7,9 +7,9 @@
 //! The first signal lets what is under way end, and what is there is written; the second stops at
 //! once. Either way the folder is removed.
 
-mod input;
-mod report;
-mod results;
+pub(super) mod input;
+pub(super) mod report;
+pub(super) mod results;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -66,6 +66,9 @@ struct Outcome {
 }
 
 pub async fn run(context: Context, args: VerifyArgs) -> Result<ExitCode> {
+    if let Some(url) = args.url.clone() {
+        return super::client::verify::run(context, args, &url).await;
+    }
     let subject = Subject::find(&args.inputs)?;
     let name = subject.name();
     let single = matches!(subject, Subject::Addresses(_));

@@ -18,6 +18,11 @@ use crate::args::{ResultsFormat, VerifyArgs};
 /// Where the results go, made ready before anything is verified.
 pub struct ResultsFile {
     pub format: ResultsFormat,
+    pub target: Target,
+}
+
+/// Where bytes go that are there when they are whole; packed if its name ends in .gz.
+pub struct Target {
     packed: bool,
     place: Place,
 }
@@ -50,12 +55,37 @@ impl ResultsFile {
             (None, subject) => default_path(subject, args.format.unwrap_or(ResultsFormat::Csv)),
         };
         let format = args.format.unwrap_or_else(|| by_name(&path));
+        Ok(Some(Self { format, target: Target::at(path, args.force)? }))
+    }
+
+    /// `None` = stdout.
+    pub fn path(&self) -> Option<&Path> {
+        self.target.path()
+    }
+
+    /// What stands in its place until it is whole.
+    pub fn temporary(&self) -> Option<&Path> {
+        self.target.temporary()
+    }
+
+    /// Writes everything, then moves the file to its place.
+    pub async fn write(
+        self,
+        rows: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Result<()> {
+        self.target.write(rows).await
+    }
+}
+
+impl Target {
+    /// `-` = stdout; a file that is there is replaced only by `force`.
+    pub fn at(path: PathBuf, force: bool) -> Result<Self> {
         let packed = strip(&path.to_string_lossy(), "gz").is_some();
         let place = match path.as_os_str() == "-" {
             true => Place::Stdout,
-            false => Place::at(path, args.force)?,
+            false => Place::at(path, force)?,
         };
-        Ok(Some(Self { format, packed, place }))
+        Ok(Self { packed, place })
     }
 
     /// `None` = stdout.

@@ -1,0 +1,180 @@
+//! A list on its way to a server: whatever it comes from, it can be sent more than once.
+//!
+//! A file is opened anew for each try. What can be read once only (stdin, a pipe) is put into a temporary file
+//! first, so neither its length nor a slow server grows this process.
+
+use std::io::{IsTerminal, Seek};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use listmill_shared::app::submit::looks::{Looks, looks};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::ReaderStream;
+
+use crate::args::InputFormat;
+use crate::commands::verify::input::{GZIP, HEAD, Subject, by_beginning, by_name, unpack};
+use crate::lifecycle::Shutdown;
+use crate::output::complain;
+
+/// Bytes read at once.
+const PIECE: usize = 64 << 10;
+
+/// See the module.
+pub struct Source {
+    /// What the task is called, unless it is named.
+    pub name: String,
+    /// `Content-Type`.
+    pub kind: &'static str,
+    /// Is it packed with gzip?
+    pub gzip: bool,
+    /// Bytes.
+    pub length: u64,
+    place: Place,
+}
+
+enum Place {
+    File(PathBuf),
+    Kept(NamedTempFile),
+    Text(Bytes),
+}
+
+impl Source {
+    /// Opens it and finds out what it is.
+    pub async fn open(
+        subject: Subject,
+        given: Option<InputFormat>,
+        has_column: bool,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let name = subject.name();
+        let place = match subject {
+            Subject::Addresses(addresses) => Place::Text(addresses.join("\n").into()),
+            Subject::Stdin => {
+                if std::io::stdin().is_terminal() {
+                    complain("Reading the list from the terminal; Ctrl-D ends it");
+                }
+                keep(tokio::io::stdin(), shutdown).await.context("stdin")?
+            }
+            Subject::File(path) => {
+                let file = tokio::fs::File::open(&path).await;
+                let file = file.with_context(|| format!("cannot read {}", path.display()))?;
+                match file.metadata().await?.is_file() {
+                    true => Place::File(path),
+                    false => keep(file, shutdown).await.with_context(|| name.clone())?,
+                }
+            }
+        };
+        let mut reader = place.reader()?;
+        let mut head = Vec::with_capacity(HEAD);
+        while head.len() < HEAD && (&mut reader).take(HEAD as u64).read_buf(&mut head).await? > 0 {}
+        let gzip = head.starts_with(GZIP);
+        let plain = if gzip { unpack(&head) } else { head };
+        let given = match &place {
+            Place::Text(_) => Some(InputFormat::Text),
+            _ => given,
+        };
+        let kind = media_type(&name, &plain, given, has_column);
+        let length = place.length()?;
+        Ok(Self { name, kind, gzip, length, place })
+    }
+
+    /// Its bytes, from the first one; `sent` grows as they are taken.
+    pub fn bytes(
+        &self,
+        sent: Arc<AtomicU64>,
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
+        let pieces = ReaderStream::with_capacity(self.place.reader()?, PIECE);
+        Ok(pieces.inspect(move |piece| {
+            let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            sent.fetch_add(bytes, Ordering::Relaxed);
+        }))
+    }
+}
+
+impl Place {
+    fn reader(&self) -> Result<Box<dyn AsyncRead + Send + Unpin>> {
+        Ok(match self {
+            Place::File(path) => {
+                let file = std::fs::File::open(path);
+                let file = file.with_context(|| format!("cannot read {}", path.display()))?;
+                Box::new(tokio::fs::File::from_std(file))
+            }
+            Place::Kept(file) => {
+                let mut file = file.reopen().context("the temporary file is gone")?;
+                file.rewind()?;
+                Box::new(tokio::fs::File::from_std(file))
+            }
+            Place::Text(text) => Box::new(std::io::Cursor::new(text.clone())),
+        })
+    }
+
+    fn length(&self) -> Result<u64> {
+        Ok(match self {
+            Place::File(path) => std::fs::metadata(path)?.len(),
+            Place::Kept(file) => file.as_file().metadata()?.len(),
+            Place::Text(text) => text.len() as u64,
+        })
+    }
+}
+
+async fn keep(mut from: impl AsyncRead + Unpin, shutdown: &Shutdown) -> Result<Place> {
+    let kept = tempfile::Builder::new().prefix("listmill-submit-").tempfile();
+    let kept = kept.context("cannot make a temporary file")?;
+    shutdown.remove_when_stopped(kept.path());
+    let mut into = tokio::fs::File::from_std(kept.reopen()?);
+    tokio::io::copy(&mut from, &mut into).await.context("cannot keep the list")?;
+    into.sync_data().await.context("cannot keep the list")?;
+    Ok(Place::Kept(kept))
+}
+
+/// What a list is called when it is sent; what is no list, the server names.
+fn media_type(
+    name: &str,
+    head: &[u8],
+    given: Option<InputFormat>,
+    has_column: bool,
+) -> &'static str {
+    let format = match (looks(head), given.or_else(|| by_name(name))) {
+        (Looks::Zip, _) => InputFormat::Xlsx,
+        (Looks::Text, Some(format)) => format,
+        (Looks::Text, None) => by_beginning(head, has_column),
+        (Looks::Ole | Looks::Other(_), _) => return "application/octet-stream",
+    };
+    match format {
+        InputFormat::Csv => "text/csv",
+        InputFormat::Tsv => "text/tab-separated-values",
+        InputFormat::Text => "text/plain",
+        InputFormat::Ndjson => "application/x-ndjson",
+        InputFormat::Json => "application/json",
+        InputFormat::Xlsx => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_sent_as_what_they_are() {
+        for (name, head, kind) in [
+            ("a.csv", "x", "text/csv"),
+            ("a.TSV.gz", "x", "text/tab-separated-values"),
+            ("a.txt", "x", "text/plain"),
+            ("a.jsonl", "x", "application/x-ndjson"),
+            ("a.json", "x", "application/json"),
+            ("a.dat", "anna@example.com\n", "text/plain"),
+            ("stdin", "name;mail\n", "text/csv"),
+            ("a.csv", "%PDF-1.7", "application/octet-stream"),
+        ] {
+            assert_eq!(media_type(name, head.as_bytes(), None, false), kind, "{name} {head}");
+        }
+        assert!(media_type("a.csv", b"PK\x03\x04", None, false).ends_with("spreadsheetml.sheet"));
+        let given = Some(InputFormat::Ndjson);
+        assert_eq!(media_type("a.csv", b"{}", given, false), "application/x-ndjson");
+    }
+}
