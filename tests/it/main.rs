@@ -7,6 +7,7 @@ mod audit_log;
 mod bad_input;
 mod bad_input_lists;
 mod cancel;
+mod client;
 mod clocks;
 mod corpus;
 mod crash;
