@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use reqwest::Method;
 
 use super::server::Server;
@@ -34,9 +34,14 @@ pub struct Place {
 
 impl Place {
     /// `-` = stdout.
-    pub fn prepare(path: &Path, format: Option<DownloadFormat>, force: bool) -> Result<Self> {
+    pub fn prepare(
+        path: &Path,
+        format: Option<DownloadFormat>,
+        force: bool,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
         let format = format.unwrap_or_else(|| by_name(path));
-        let first = Target::at(path.to_owned(), force)?;
+        let first = target(path, force, shutdown)?;
         ensure!(
             first.path().is_some() || !format.is_packed() || !io::stdout().is_terminal(),
             "{} is nothing for a terminal; name a file with --output",
@@ -65,52 +70,72 @@ impl Place {
     ) -> Result<u64> {
         let mut query = query.to_vec();
         query.push(("format", self.format.as_str().into()));
-        for tried in 1.. {
+        let mut tried = 0;
+        loop {
+            tried += 1;
             let target = match self.first.take() {
                 Some(first) => first,
-                None => Target::at(self.path.clone(), self.force)?,
+                None => target(&self.path, self.force, shutdown)?,
             };
             let whole = target.temporary().is_some();
-            if let Some(path) = target.temporary() {
-                shutdown.remove_when_stopped(path);
-            }
-            let (bytes, broke) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-            let written = pour(server, task, &query, target, &bytes, &broke).await;
-            match written {
+            let flow = Flow::default();
+            match pour(server, task, &query, target, &flow, shutdown).await {
                 // What is on its way to a reader cannot be taken back.
-                Err(error) if whole && tried < TRIES && broke.load(Ordering::Relaxed) => {
+                Err(error) if whole && tried < TRIES && flow.broke.load(Ordering::Relaxed) => {
                     complain(&format!("{error:#}; beginning anew"));
                 }
-                written => return written.map(|()| bytes.load(Ordering::Relaxed)),
+                written => return written.map(|()| flow.bytes.load(Ordering::Relaxed)),
             }
         }
-        Ok(0)
     }
 }
 
-/// `broke`: it was the connection's fault.
+fn target(path: &Path, force: bool, shutdown: &Shutdown) -> Result<Target> {
+    let target = Target::at(path.to_owned(), force)?;
+    if let Some(path) = target.temporary() {
+        shutdown.remove_when_stopped(path);
+    }
+    Ok(target)
+}
+
+/// A download on its way.
+#[derive(Clone, Default)]
+pub struct Flow {
+    /// What came.
+    bytes: Arc<AtomicU64>,
+    /// It ended by the connection's fault.
+    broke: Arc<AtomicBool>,
+}
+
+/// One try. A signal breaks it off, and nothing half-written is left.
 pub async fn pour(
     server: &Server,
     task: &str,
     query: &[(&str, String)],
     target: Target,
-    bytes: &Arc<AtomicU64>,
-    broke: &Arc<AtomicBool>,
+    flow: &Flow,
+    shutdown: &Shutdown,
 ) -> Result<()> {
     let path = format!("/v1/tasks/{task}/results");
-    let response = server.open(MAKING, || server.request(Method::GET, &path, query)).await?;
-    let (bytes, broke) = (bytes.clone(), broke.clone());
+    let open = server.open(MAKING, || server.request(Method::GET, &path, query));
+    let response = shutdown.or_interrupted(async { Ok(open.await?) }).await?;
+    let flow = flow.clone();
     let pieces = server.pieces(response, PIECE).map(move |piece| match piece {
         Ok(piece) => {
-            bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            flow.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
             Ok(piece)
         }
         Err(fault) => {
-            broke.store(true, Ordering::Relaxed);
+            flow.broke.store(true, Ordering::Relaxed);
             Err(io::Error::other(fault))
         }
     });
-    target.write(pieces).await
+    let drain = shutdown.drain.clone();
+    let until = pieces.take_until(drain.clone().cancelled_owned());
+    let stopped = stream::once(async move { drain.is_cancelled() })
+        .filter(|stopped| std::future::ready(*stopped))
+        .map(|_| Err(io::Error::other("interrupted")));
+    target.write(until.chain(stopped)).await
 }
 
 fn by_name(path: &Path) -> DownloadFormat {

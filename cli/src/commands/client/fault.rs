@@ -151,6 +151,11 @@ fn meaning(cause: &(dyn Error + 'static)) -> Option<String> {
                  authority of your own"
                     .into()
             }
+            rustls::Error::InvalidCertificate(why) if why.to_string().contains("CaUsedAs") => {
+                "its certificate is that of an authority, which no server may show; make one with \
+                 basicConstraints=CA:FALSE"
+                    .into()
+            }
             rustls::Error::InvalidCertificate(why) => {
                 format!("its certificate cannot be trusted: {}", printable(&why.to_string()))
             }

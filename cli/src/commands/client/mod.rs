@@ -20,6 +20,7 @@ mod task;
 pub mod verify;
 mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -32,17 +33,12 @@ use self::submit::Wanted;
 use self::task::Task;
 use super::Context;
 use super::verify::input::Subject;
-use crate::args::{CancelArgs, ResultsArgs, StatusArgs, SubmitArgs, WatchArgs};
+use crate::args::{CancelArgs, DownloadFormat, ResultsArgs, StatusArgs, SubmitArgs, WatchArgs};
 use crate::output::{Output, complain, grouped};
 
 /// `listmill submit`.
 pub async fn submit(context: Context, args: SubmitArgs) -> Result<ExitCode> {
-    let subject = Subject::find(std::slice::from_ref(&args.file))?;
-    ensure!(
-        !matches!(subject, Subject::Addresses(_)),
-        "{}: there is no such file",
-        fault::printable(&args.file)
-    );
+    let subject = subject(&args.file)?;
     let server = Server::find(&args.server)?;
     let place = match &args.output {
         Some(path) => Some(place(&context, path, args.format, args.force)?),
@@ -83,8 +79,7 @@ pub async fn submit(context: Context, args: SubmitArgs) -> Result<ExitCode> {
     let mut task = follow(&context, &server, &out, task).await?;
     if let Some(place) = place {
         let path = place.path().to_owned();
-        let filling = place.fill(&server, &task.id, &[], &context.shutdown);
-        context.shutdown.or_interrupted(filling).await?;
+        place.fill(&server, &task.id, &[], &context.shutdown).await?;
         if !to_stdout {
             out.say(format!("Results: {}", path.display()));
             task.raw["output"] = json!(path);
@@ -135,8 +130,7 @@ pub async fn results(context: Context, args: ResultsArgs) -> Result<ExitCode> {
         ("flag", args.flag),
         ("escape", args.escape_formulas.then(|| String::from("formulas"))),
     ]);
-    let filling = place.fill(&server, &args.task, &query, &context.shutdown);
-    let bytes = context.shutdown.or_interrupted(filling).await?;
+    let bytes = place.fill(&server, &args.task, &query, &context.shutdown).await?;
     if !to_stdout {
         context.output.say(format!("Results: {}", args.output.display()));
         context.output.object(&json!({
@@ -172,6 +166,17 @@ pub async fn cancel(context: Context, args: CancelArgs) -> Result<ExitCode> {
     out.table("  ", 1, &rows.into_iter().collect::<Result<Vec<_>>>()?);
     out.object(&answer)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Stdin, or a file that is there.
+fn subject(file: &str) -> Result<Subject> {
+    if file == "-" {
+        return Ok(Subject::Stdin);
+    }
+    let (path, shown) = (Path::new(file), fault::printable(file));
+    ensure!(path.exists(), "{shown}: there is no such file");
+    ensure!(!path.is_dir(), "{shown} is a folder; name a list in it");
+    Ok(Subject::File(path.to_owned()))
 }
 
 /// The task as it is now.
@@ -212,11 +217,11 @@ fn ended(out: &Output, task: &Task) -> Result<ExitCode> {
 
 fn place(
     context: &Context,
-    path: &std::path::Path,
-    format: Option<crate::args::DownloadFormat>,
+    path: &Path,
+    format: Option<DownloadFormat>,
     force: bool,
 ) -> Result<Place> {
-    let place = Place::prepare(path, format, force)?;
+    let place = Place::prepare(path, format, force, &context.shutdown)?;
     if place.is_stdout() && context.output.is_json() {
         bail!("--json and results on stdout: it holds one; name a file with --output");
     }
@@ -235,18 +240,21 @@ fn new_key(context: &Context) -> String {
 /// What a list would come to.
 fn tell_dry_run(out: &Output, answer: &Value) {
     out.say("Nothing was submitted. The list would come to:");
-    let Some(fields) = answer.as_object() else { return };
-    let rows: Vec<Vec<String>> = fields
-        .iter()
-        .filter_map(|(name, value)| {
-            let value = match value {
-                Value::Number(number) => number.as_u64().map_or(number.to_string(), grouped),
-                Value::Bool(yes) => String::from(if *yes { "yes" } else { "no" }),
-                Value::String(text) => fault::printable(text),
-                _ => return None,
-            };
-            Some(vec![name.replace('_', " "), value])
-        })
-        .collect();
-    out.table("  ", 1, &rows);
+    let rows = [
+        ("/counts/submitted", "addresses"),
+        ("/counts/unique", "distinct ones"),
+        ("/counts/duplicates", "duplicates, free"),
+        ("/counts/invalid_syntax", "with broken syntax, free"),
+        ("/cost/credits", "credits at most"),
+        ("/balance", "credits are there"),
+    ];
+    let rows = rows.into_iter().filter_map(|(place, words)| {
+        let count = answer.pointer(place)?.as_u64()?;
+        Some(vec![words.to_owned(), grouped(count)])
+    });
+    out.table("  ", 1, &rows.collect::<Vec<_>>());
+    let book = &answer["workbook"];
+    if let (Some(sheet), Some(column)) = (book["sheet"].as_str(), book["column"].as_u64()) {
+        out.say(format!("  from column {column} of the sheet {}", fault::printable(sheet)));
+    }
 }

@@ -30,8 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of an answer that is read as a whole, and of a refusal.
 const ANSWER: usize = 16 << 20;
 const REFUSAL: usize = 64 << 10;
-/// Tries of one request, and how long it waits between them in all.
-const TRIES: u32 = 8;
+/// Tries of a request, of a submission, and how long either waits between them in all.
+const TRIES: u32 = 5;
+const SUBMISSIONS: u32 = 8;
 const WAIT: Duration = Duration::from_secs(120);
 /// The first wait, doubled each time up to the last.
 const FIRST: Duration = Duration::from_millis(500);
@@ -237,14 +238,25 @@ impl Server {
 }
 
 /// How often something was tried, and whether once more is worth it.
-#[derive(Default)]
 pub struct Tries {
+    most: u32,
     failed: u32,
     got_through: bool,
     waited: Duration,
 }
 
+impl Default for Tries {
+    fn default() -> Self {
+        Self { most: TRIES, failed: 0, got_through: false, waited: Duration::ZERO }
+    }
+}
+
 impl Tries {
+    /// Of what is worth more of them.
+    pub fn of_submission() -> Self {
+        Self { most: SUBMISSIONS, ..Self::default() }
+    }
+
     /// Waits for the next try, or gives the fault back.
     pub async fn again(&mut self, fault: Fault) -> Result<(), Fault> {
         let Some(wait) = self.wait(&fault) else { return Err(fault) };
@@ -265,7 +277,7 @@ impl Tries {
         };
         self.got_through = true;
         self.waited += wait;
-        (self.failed < TRIES && self.waited <= WAIT).then_some(wait)
+        (self.failed < self.most && self.waited <= WAIT).then_some(wait)
     }
 }
 

@@ -23,6 +23,8 @@ use crate::output::complain;
 
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
+/// Characters of a task's name.
+const NAME: usize = 200;
 
 /// See the module.
 pub struct Source {
@@ -80,6 +82,8 @@ impl Source {
         };
         let kind = media_type(&name, &plain, given, has_column);
         let length = place.length()?;
+        // Whatever a file is called, it must not stand in the way.
+        let name = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
         Ok(Self { name, kind, gzip, length, place })
     }
 

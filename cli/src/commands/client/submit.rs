@@ -38,7 +38,7 @@ pub async fn send(
     source: &Source,
     wanted: &Wanted,
 ) -> Result<Value> {
-    let mut tries = Tries::default();
+    let mut tries = Tries::of_submission();
     let mut told = (source.length >= LONG).then(|| {
         out.aside().progress(&format!("{}: sending", source.name), source.length, "bytes")
     });

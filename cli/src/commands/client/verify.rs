@@ -68,11 +68,13 @@ pub async fn run(context: Context, args: VerifyArgs, url: &str) -> Result<ExitCo
     if let Some(file) = file {
         let (path, format) = (file.path().map(Path::to_owned), file.format);
         let format_query = [("format", format.as_str().to_owned())];
-        let (bytes, broke) = Default::default();
-        let pouring = download::pour(&server, &task.id, &format_query, file.target, &bytes, &broke);
-        context.shutdown.or_interrupted(pouring).await.with_context(|| {
+        let flow = download::Flow::default();
+        let shutdown = &context.shutdown;
+        let pouring =
+            download::pour(&server, &task.id, &format_query, file.target, &flow, shutdown);
+        pouring.await.with_context(|| {
             format!(
-                "the task has ended, its results are at the server: listmill results {}",
+                "the task has ended; its results are at the server: listmill results {}",
                 task.id
             )
         })?;
