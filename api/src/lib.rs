@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 pub use routes::audit::audit_line;
 pub use routes::download::{csv_file, ndjson_file};
 pub use routes::keys::key_fields;
+pub use view::{entry_object, task_object};
 
 /// Why serving could not start, or ended.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ use listmill_shared::domain::task::{PauseReason, Task, TaskStatus};
 use listmill_shared::domain::verdict::{Credit, Flags, Reason, Status};
 use listmill_shared::store::results::Found;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::openapi;
@@ -65,6 +66,16 @@ pub struct TaskView<'a> {
     /// `test`: a test key submitted it, the sandbox verifies, and every result is free.
     #[schema(value_type = openapi::Environment)]
     pub environment: &'static str,
+}
+
+/// A task as `/v1` shows it, for the command line.
+pub fn task_object(task: &Task, now: Millis, ttl: Duration) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(TaskView::new(task, now, ttl))
+}
+
+/// An entry of the ledger as `/v1` shows it, likewise.
+pub fn entry_object(entry: Entry) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(EntryView::from(entry))
 }
 
 /// Addresses of a task.

@@ -12,6 +12,7 @@ mod limits;
 mod root_key;
 mod scale;
 mod scan;
+mod task;
 mod verify;
 
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub use limits::LimitsCommand;
 pub use root_key::RootKeyCommand;
 pub use scale::ScaleArgs;
 pub use scan::ScanArgs;
+pub use task::{PageArgs, TaskCommand, WorkerCommand};
 pub use verify::{InputFormat, ResultsFormat, VerifyArgs};
 
 const EXAMPLES: &str = "\
@@ -57,7 +59,7 @@ Settings come from listmill.toml (or --config FILE), overridden by LISTMILL_* va
   LISTMILL_REDIS_URL      redis://… ; needed by `api` and `worker`
   LISTMILL_PROVIDER       smtp (asks mail servers) or sandbox (made-up verdicts)";
 
-/// Self-hosted bulk e-mail verification.
+/// Self-hosted bulk email verification.
 #[derive(Debug, Parser)]
 #[command(name = "listmill", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
@@ -110,7 +112,7 @@ pub enum Command {
     Bench(BenchArgs),
     /// Find API keys in files, folders and the history of Git; exit code 1 if there is one
     Scan(ScanArgs),
-    /// Operator levers: accounts, keys, credits, blocked networks, reconciliation, audit log
+    /// Operator levers: accounts, keys, credits, tasks, workers, blocked networks, reconciliation, audit log
     Admin(AdminArgs),
     /// Print completions for a shell
     ///
@@ -226,6 +228,19 @@ mod tests {
     fn admin_lines_of_the_contract_parse() {
         for line in [
             "admin account create --email a@b.c --password p --credits 5 --admin",
+            "admin account list --search a --limit 5 --cursor a@b.c --json",
+            "admin account show --account a@b.c",
+            "admin account rename --account a@b.c --email d@e.f --keep-login",
+            "admin account password --email a@b.c",
+            "admin account password --email a@b.c --password p --codes-off",
+            "admin task list --account a@b.c --status paused",
+            "admin task show task_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e",
+            "admin task cancel task_0199c2f06c5a7a3b8d0e5f4a1b2c3d4e --json",
+            "admin worker list",
+            "admin worker drain listmill-1 --json",
+            "admin queue",
+            "admin credits show --account a@b.c --limit 5",
+            "admin credits grant --account a@b.c --amount 5 --reference inv-1",
             "admin key create --account a@b.c --label l --expires-in 90d",
             "admin key suspend key_1 --reason abuse",
             "admin key unsuspend key_1",

@@ -21,6 +21,12 @@ pub fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Asks on stderr, and leaves the cursor behind the question.
+pub fn ask(question: &str) {
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+}
+
 /// How to speak.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {

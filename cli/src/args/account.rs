@@ -3,6 +3,8 @@
 use clap::Subcommand;
 use listmill_shared::domain::account::TasksThen;
 
+use super::PageArgs;
+
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
     /// Make an account
@@ -20,6 +22,32 @@ pub enum AccountCommand {
         #[arg(long)]
         admin: bool,
     },
+    /// List accounts, by email
+    List {
+        /// Those whose email begins so, in any case
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show an account: its state, credits, keys, tasks and people
+    Show {
+        /// Which (id or email)
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: String,
+    },
+    /// Call an account by another email
+    Rename {
+        /// Which (id or email)
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: String,
+        /// Its new email; the owner who logs in with the old one logs in with this from then on
+        #[arg(long)]
+        email: String,
+        /// The owner goes on to log in with the old email
+        #[arg(long)]
+        keep_login: bool,
+    },
     /// Print a link that lets a person choose a password, once, within an hour
     Link {
         /// The person's email
@@ -27,13 +55,16 @@ pub enum AccountCommand {
         email: String,
     },
     /// Set a person's password; all their sessions end
+    ///
+    /// On a terminal it asks for the password and does not show it; else it reads the first line of stdin.
     Password {
         /// The person's email
         #[arg(long)]
         email: String,
-        /// The new password, at least 10 characters
+        /// The new password, at least 10 characters; everybody on this machine can see it here
+        /// [default: asked for, or the first line of stdin]
         #[arg(long)]
-        password: String,
+        password: Option<String>,
         /// Ask for no one-time codes any more: for people who have lost their device
         #[arg(long)]
         codes_off: bool,

@@ -8,7 +8,7 @@ use listmill_shared::domain::ledger::Kind;
 
 use super::{
     AbuseCommand, AccountCommand, EndArgs, ImportArgs, IpCommand, LimitsCommand, RootKeyCommand,
-    RotateArgs, lifetime,
+    RotateArgs, TaskCommand, WorkerCommand, lifetime,
 };
 
 #[derive(Debug, Args)]
@@ -32,6 +32,14 @@ pub enum AdminCommand {
     /// Credits
     #[command(subcommand)]
     Credits(CreditsCommand),
+    /// Tasks, whosever they are
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Workers
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Say what waits: how much, for how long, and whose it is
+    Queue,
     /// Blocked networks
     #[command(subcommand)]
     Ip(IpCommand),
@@ -43,7 +51,7 @@ pub enum AdminCommand {
     Limits(LimitsCommand),
     /// Prove that every credit is accounted for; exit 1 if not
     Reconcile {
-        /// Of this account only (id or e-mail)
+        /// Of this account only (id or email)
         #[arg(long, value_name = "ID_OR_EMAIL")]
         account: Option<String>,
         /// Open every stored verdict, too: find those that are damaged, missing or there twice
@@ -64,7 +72,7 @@ pub enum AdminCommand {
 pub enum KeyCommand {
     /// Make a key; its secret is shown once
     Create {
-        /// Whose (id or e-mail)
+        /// Whose (id or email)
         #[arg(long, value_name = "ID_OR_EMAIL")]
         account: String,
         /// A name for it
@@ -91,7 +99,7 @@ pub enum KeyCommand {
     Import(ImportArgs),
     /// List keys that are not deleted
     List {
-        /// Of this account only (id or e-mail)
+        /// Of this account only (id or email)
         #[arg(long, value_name = "ID_OR_EMAIL")]
         account: Option<String>,
     },
@@ -134,9 +142,19 @@ pub enum KeyCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum CreditsCommand {
+    /// Show where an account's credits are, and its newest entries
+    Show {
+        /// Whose (id or email)
+        #[arg(long, value_name = "ID_OR_EMAIL")]
+        account: String,
+        /// So many entries, at the most
+        #[arg(long, value_name = "N", default_value_t = 20,
+              value_parser = clap::value_parser!(i64).range(0..=1_000))]
+        limit: i64,
+    },
     /// Give credits, or take them back with a negative amount; paused tasks go on by themselves
     Grant {
-        /// Whose (id or e-mail)
+        /// Whose (id or email)
         #[arg(long, value_name = "ID_OR_EMAIL")]
         account: String,
         /// How many
@@ -148,6 +166,10 @@ pub enum CreditsCommand {
         /// A note in the ledger
         #[arg(long)]
         note: Option<String>,
+        /// A name for it, such as an invoice's number: the same is booked once for an account, however often it is
+        /// asked for
+        #[arg(long)]
+        reference: Option<String>,
     },
 }
 

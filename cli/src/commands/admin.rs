@@ -2,10 +2,14 @@
 //! `up`. What they change holds for every request and task from the moment they return.
 
 mod accounts;
+mod credits;
+mod fleet;
 mod import;
 mod keys;
+mod password;
 mod rotate;
 mod suspend;
+mod tasks;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,12 +23,12 @@ use listmill_shared::domain::id::{AccountId, KeyId, TaskId};
 use listmill_shared::domain::key::fields::Fields;
 use listmill_shared::domain::key::{Environment, Key};
 use listmill_shared::domain::key_scan::mask;
-use listmill_shared::domain::ledger::{Books, Kind};
+use listmill_shared::domain::ledger::Books;
 use listmill_shared::store::keys::Filter;
 use serde_json::{Value, json};
 
 use super::{Context, make_key_with, open};
-use crate::args::{AdminArgs, AdminCommand, CreditsCommand, KeyCommand};
+use crate::args::{AdminArgs, AdminCommand, KeyCommand};
 use crate::output::{Output, grouped, signed};
 
 /// Keys read in one go.
@@ -46,9 +50,10 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
         AdminCommand::Key(KeyCommand::Import(args)) => return import::run(app, out, args).await,
         AdminCommand::Key(command) => key(app, out, command).await?,
         AdminCommand::RootKey(command) => super::root_key::run(app, out, command).await?,
-        AdminCommand::Credits(CreditsCommand::Grant { account, amount, kind, note }) => {
-            grant(app, out, &account, amount, kind.into(), note.as_deref()).await?;
-        }
+        AdminCommand::Credits(command) => credits::run(app, out, command).await?,
+        AdminCommand::Task(command) => tasks::run(app, out, command).await?,
+        AdminCommand::Worker(command) => fleet::worker(app, out, command).await?,
+        AdminCommand::Queue => fleet::queue(app, out).await?,
         AdminCommand::Ip(command) => super::ip::run(app, out, command).await?,
         AdminCommand::Abuse(command) => super::abuse::run(app, out, command).await?,
         AdminCommand::Limits(command) => super::limits::run(app, out, command).await?,
@@ -61,7 +66,7 @@ async fn dispatch(app: &App, out: &Output, command: AdminCommand) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds an account by id or e-mail.
+/// Finds an account by id or email, in any case.
 pub async fn account(app: &App, name: &str) -> Result<AccountId> {
     let found = match name.starts_with(AccountId::PREFIX) && !name.contains('@') {
         true => {
@@ -73,7 +78,7 @@ pub async fn account(app: &App, name: &str) -> Result<AccountId> {
     found.with_context(|| {
         format!(
             "no account {name:?}; `listmill admin account create --email …` makes one, \
-             `listmill admin reconcile` lists all"
+             `listmill admin account list` shows all"
         )
     })
 }
@@ -208,22 +213,11 @@ fn key_object(app: &App, key: &Key) -> Value {
     })
 }
 
-async fn grant(
-    app: &App,
-    out: &Output,
-    owner: &str,
-    amount: i64,
-    kind: Kind,
-    note: Option<&str>,
-) -> Result<()> {
-    let id = account(app, owner).await?;
-    let balance = app.book(id, kind, amount, note, &Origin::operator()).await?;
-    out.object(&json!({
-        "account_id": id, "kind": kind.as_str(), "amount": amount, "balance": balance,
-    }))?;
-    let (amount, balance) = (signed(amount), signed(balance));
-    out.say(format!("{amount} {} credits for {owner}; the balance is {balance}", kind.as_str()));
-    Ok(())
+/// What is known of something, a line for each.
+fn show_facts(out: &Output, facts: &[(&str, String)]) {
+    let rows: Vec<Vec<String>> =
+        facts.iter().map(|(name, fact)| vec![(*name).to_owned(), fact.clone()]).collect();
+    out.table("", 2, &rows);
 }
 
 async fn reconcile(app: &App, out: &Output, owner: Option<&str>, deep: bool) -> Result<ExitCode> {
@@ -292,12 +286,12 @@ pub fn books_object(books: &Books) -> Result<Value> {
     Ok(object)
 }
 
-/// The books as a table, faults below; are they exact?
+/// The books as a table, without kinds that were never used, faults below; are they exact?
 pub fn show_books(out: &Output, books: &[Books]) -> bool {
     let head = ["ACCOUNT", "KIND", "", "GRANTED", "=  BALANCE", "+  HELD", "+  CHARGED"];
     let mut rows = vec![head.map(String::from).to_vec()];
     let mut faults = Vec::new();
-    for book in books {
+    for book in books.iter().filter(|book| book.is_used()) {
         let wrong = book.faults();
         rows.push(vec![
             book.email.clone(),

@@ -6,6 +6,7 @@ use crate::domain::audit::Origin;
 use crate::domain::clock::Millis;
 use crate::domain::id::AccountId;
 use crate::domain::ledger::Kind;
+use crate::domain::person::normal_email;
 use crate::store::StoreError;
 use crate::store::credit_page::{AccountBooks, Entries, Holder, Want, Wanted};
 
@@ -15,9 +16,15 @@ pub const RESUME_AT_ONCE: i64 = 100;
 /// Why an account was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// Its e-mail is taken.
-    #[error("there is an account with this e-mail already")]
+    /// Its email is taken.
+    #[error("there is an account with this email already")]
     Taken,
+    /// Somebody else logs in with it.
+    #[error("an account or a person has this email already")]
+    Known,
+    /// What cannot be an email.
+    #[error("{0}")]
+    Email(&'static str),
     /// The password could not be hashed.
     #[error("the password cannot be used: {0}")]
     Password(String),
@@ -90,6 +97,24 @@ impl App {
             self.store.grant(id, Kind::Email, credits, Some("opening"), by, self.now()).await?;
         }
         Ok(id)
+    }
+
+    /// Calls an account by another email; with `login`, those of its owners who log in with the old one log in with
+    /// this from now on. Tells the old email, the new one, and whether a log-in has changed; none: no such account.
+    pub async fn rename_account(
+        &self,
+        account: AccountId,
+        email: &str,
+        login: bool,
+        by: &Origin,
+    ) -> Result<Option<(String, String, bool)>, AccountError> {
+        let email = normal_email(email).map_err(AccountError::Email)?;
+        let renamed = self.store.rename_account(account, &email, login, by, self.now()).await;
+        let renamed = renamed.map_err(|error| match error.is_conflict() {
+            true => AccountError::Known,
+            false => error.into(),
+        })?;
+        Ok(renamed.map(|(old, moved)| (old, email, moved)))
     }
 
     /// Gives credits (or takes them back, when negative); tasks that paused for want of them go on.

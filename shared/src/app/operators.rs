@@ -9,7 +9,7 @@ use super::dispatch::SILENT_MS;
 use super::health::Held;
 use super::keys::{By, End, KeyError, Receipt};
 use crate::domain::audit::Origin;
-use crate::domain::clock::Millis;
+use crate::domain::clock::{Millis, rfc3339};
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::Suspension;
 use crate::domain::key_scan::mask;
@@ -20,8 +20,10 @@ use crate::domain::result_filter::ResultFilter;
 use crate::domain::verdict::Reason;
 use crate::queue::QueueError;
 use crate::store::StoreError;
+use crate::store::credits::{Booking, Once};
 use crate::store::operators::FailedTask;
-use crate::store::overview::{Answered, Batches, OldestTask};
+use crate::store::overview::{Answered, Batches, OldestTask, Waiting};
+use crate::store::workers::Worker;
 use crate::throttle::look::Hosts;
 
 const HOUR: Millis = 3_600_000;
@@ -34,6 +36,8 @@ const BATCHES: i64 = 20;
 const RESULTS: usize = 30;
 /// Failed tasks that are shown.
 const TASKS: i64 = 30;
+/// Accounts that are shown with what they wait for.
+const ACCOUNTS: i64 = 500;
 /// Characters of a reason or a note.
 const LONGEST: usize = 500;
 
@@ -120,6 +124,17 @@ pub struct Failures {
     pub tasks: Vec<FailedTask>,
 }
 
+/// What waits for workers.
+#[derive(Debug, Clone)]
+pub struct Waits {
+    /// What waits and what is in hand.
+    pub batches: Batches,
+    /// The oldest task that was not begun.
+    pub oldest: Option<OldestTask>,
+    /// By account, the longest wait first.
+    pub accounts: Vec<Waiting>,
+}
+
 impl App {
     /// How it goes.
     pub async fn overview(&self) -> Result<Overview, StoreError> {
@@ -151,6 +166,16 @@ impl App {
             stuck: self.stuck.held(now),
             workers: (living().count(), living().filter(|one| one.concurrency > 0).count()),
             answers: Answers::of(&store.last_answers(ANSWERS).await?),
+        })
+    }
+
+    /// What waits for workers.
+    pub async fn waits(&self) -> Result<Waits, StoreError> {
+        let store = &self.store;
+        Ok(Waits {
+            batches: store.open_batches_by_state().await?,
+            oldest: store.oldest_queued().await?,
+            accounts: store.waiting_by_account(ACCOUNTS).await?,
         })
     }
 
@@ -187,6 +212,11 @@ impl App {
             Some(redis) => redis.mail_hosts(HOSTS, self.now()).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Was a worker not heard of for so long that it counts as gone?
+    pub fn is_silent(&self, worker: &Worker) -> bool {
+        self.now() - worker.seen_at >= SILENT_MS
     }
 
     /// Tells a worker to drain; `false`: none of this name that can be drained lives.
@@ -264,19 +294,55 @@ impl App {
         by: &Origin,
     ) -> Result<i64, KeyError> {
         let note = self.words("note", note)?;
+        self.bookable(account, kind, amount).await?;
+        Ok(self.grant(account, kind, amount, note.as_deref(), by).await?)
+    }
+
+    /// Likewise, once under this name: what was booked, and whether that was now. Another kind or amount under the
+    /// same name is refused.
+    pub async fn book_once(
+        &self,
+        account: AccountId,
+        kind: Kind,
+        amount: i64,
+        (note, reference): (Option<&str>, &str),
+        by: &Origin,
+    ) -> Result<(Booking, bool), KeyError> {
+        let note = self.words("note", note)?;
+        let missing = || ("reference", String::from("is empty"));
+        let reference = self.words("reference", Some(reference))?.ok_or_else(missing)?;
+        if let Some(before) = self.store.booking(account, &reference).await? {
+            return same(before, kind, amount).map(|before| (before, false));
+        }
+        self.bookable(account, kind, amount).await?;
+        let named = (note.as_deref(), reference.as_str());
+        let now = self.now();
+        match self.store.grant_once((account, kind), amount, named, by, now).await? {
+            Once::Before(before) => same(before, kind, amount).map(|before| (before, false)),
+            Once::Now(posted) => {
+                if posted.awaited {
+                    self.credits_came(account).await;
+                }
+                let kind = kind.as_str().to_owned();
+                let balance_after = posted.balance;
+                Ok((Booking { kind, amount, balance_after, booked_at: now }, true))
+            }
+        }
+    }
+
+    async fn bookable(&self, account: AccountId, kind: Kind, amount: i64) -> Result<(), KeyError> {
         if amount == 0 {
             return Err(("amount", String::from("must not be 0: there is nothing to do")).into());
         }
         let before = self.store.balance(account, kind).await?;
-        if before.checked_add(amount).is_none_or(|after| after < 0) {
-            let kind = kind.as_str();
-            return Err((
-                "amount",
-                format!("cannot be booked: {before} {kind} credits is all there is"),
-            )
-                .into());
+        match before.checked_add(amount).is_none_or(|after| after < 0) {
+            true => {
+                let kind = kind.as_str();
+                let want = format!("cannot be booked: {before} {kind} credits is all there is");
+                Err(("amount", want).into())
+            }
+            false => Ok(()),
         }
-        Ok(self.grant(account, kind, amount, note.as_deref(), by).await?)
     }
 
     /// A reason or a note as it is kept: trimmed, and without a key that slipped in, which would be told to
@@ -291,6 +357,19 @@ impl App {
             return Err((field, format!("must have up to {LONGEST} characters")).into());
         }
         Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
+    }
+}
+
+/// The booking that was made under a name, if it is the one that is asked for.
+fn same(before: Booking, kind: Kind, amount: i64) -> Result<Booking, KeyError> {
+    match before.kind == kind.as_str() && before.amount == amount {
+        true => Ok(before),
+        false => {
+            let Booking { kind, amount, booked_at, .. } = before;
+            let at = rfc3339(booked_at);
+            let want = format!("stands for another booking: {amount} {kind} credits at {at}");
+            Err(("reference", want).into())
+        }
     }
 }
 

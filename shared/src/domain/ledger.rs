@@ -130,7 +130,7 @@ impl Movement {
 pub struct Books {
     /// Whose.
     pub account: AccountId,
-    /// Its e-mail, for people.
+    /// Its email, for people.
     pub email: String,
     /// Which kind.
     pub kind: String,
@@ -151,6 +151,13 @@ pub struct Books {
 }
 
 impl Books {
+    /// Is there anything to show? Every account has a balance of each kind, used or not.
+    pub fn is_used(&self) -> bool {
+        let Self { granted, balance, held, charged, .. } = *self;
+        let sums = [granted, balance, held, charged];
+        self.kind == Kind::Email.as_str() || sums != [0; 4] || !self.faults().is_empty()
+    }
+
     /// What is wrong with them, in words; empty when exact.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

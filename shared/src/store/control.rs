@@ -208,7 +208,8 @@ fn paused(reason: PauseReason, who: Actor, now: Millis) -> TaskEvent {
     TaskEvent { reason: Some(reason), ..TaskEvent::new(Happened::Paused, now, Some(who)) }
 }
 
-/// Writes down what a person does to a task: last before the commit. What keys do is in the request log.
+/// Writes down what a person or an operator does to a task: last before the commit. What keys do is in the request
+/// log.
 pub(super) async fn write_down_task(
     tx: &mut Tx,
     (id, account): (TaskId, AccountId),
@@ -217,7 +218,9 @@ pub(super) async fn write_down_task(
     now: Millis,
 ) -> Result<()> {
     match by.actor {
-        Actor::Person(_) => write_down(tx, &Change::new(by, Some(account), action, id), now).await,
+        Actor::Person(_) | Actor::Operator => {
+            write_down(tx, &Change::new(by, Some(account), action, id), now).await
+        }
         _ => Ok(()),
     }
 }

@@ -40,6 +40,14 @@ pub struct AccountBooks {
     pub last_grant: i64,
 }
 
+impl AccountBooks {
+    /// Is there anything to show? Every account has a balance of each kind, used or not.
+    pub fn is_used(&self) -> bool {
+        let Self { given, balance, held, charged, .. } = *self;
+        self.kind == Kind::Email.as_str() || [given, balance, held, charged] != [0; 4]
+    }
+}
+
 /// A task that holds credits.
 #[derive(Debug, Clone, FromRow)]
 pub struct Holder {

@@ -3,6 +3,9 @@
 //! A balance row is written together with the entries that explain it, under its row lock, so
 //! `balance_after` and `id` follow the same order. Entries are never changed or removed. A balance that
 //! paused tasks for want of credits is marked `broke`, so that whoever fills it knows that somebody waits.
+//!
+//! A grant may have a name from outside (`booking_references`; account, reference): the same is booked once. Who
+//! books so takes turns by the account's balance of email credits.
 
 use serde_json::json;
 use sqlx::FromRow;
@@ -126,6 +129,34 @@ pub(super) async fn mark_broke(tx: &mut Tx, account: AccountId, broke: bool) -> 
     on!(tx, c => sqlx::query_scalar(SQL).bind(account).bind(broke).fetch_one(c).await)
 }
 
+/// A grant or an adjustment that has a name from outside, such as an invoice's number.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Booking {
+    /// The kind's name.
+    pub kind: String,
+    /// How many credits.
+    pub amount: i64,
+    /// What could be spent then.
+    pub balance_after: i64,
+    /// When.
+    pub booked_at: Millis,
+}
+
+/// What became of a booking with a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Once {
+    /// It is made.
+    Now(Posted),
+    /// One of this name was made before; nothing has moved.
+    Before(Booking),
+}
+
+async fn find_booking(tx: &mut Tx, account: AccountId, reference: &str) -> Result<Option<Booking>> {
+    const SQL: &str = "SELECT kind, amount, balance_after, booked_at FROM booking_references
+        WHERE account_id = $1 AND reference = $2";
+    on!(tx, c => sqlx::query_as(SQL).bind(account).bind(reference).fetch_optional(c).await)
+}
+
 /// Gives (or, as an adjustment, takes) credits of a kind, and writes down who did.
 pub(super) async fn give(
     tx: &mut Tx,
@@ -213,6 +244,39 @@ impl Store {
         let posted = give(&mut tx, (account, kind), amount, note, by, now).await?;
         tx.commit().await?;
         Ok(posted)
+    }
+
+    /// Likewise, unless that was done under this name before.
+    pub async fn grant_once(
+        &self,
+        (account, kind): (AccountId, Kind),
+        amount: i64,
+        (note, reference): (Option<&str>, &str),
+        by: &Origin,
+        now: Millis,
+    ) -> Result<Once> {
+        const KEEP: &str = "INSERT INTO booking_references
+            (account_id, reference, kind, amount, balance_after, booked_at)
+            VALUES ($1, $2, $3, $4, $5, $6)";
+        let mut tx = self.begin().await?;
+        lock_balance(&mut tx, account, Kind::Email).await?;
+        if let Some(before) = find_booking(&mut tx, account, reference).await? {
+            return Ok(Once::Before(before));
+        }
+        // The audit log's head is held from the grant on: this stands before it.
+        let balance = lock_balance(&mut tx, account, kind).await?;
+        let rows = on!(&mut tx, c => sqlx::query(KEEP).bind(account).bind(reference)
+            .bind(kind.as_str()).bind(amount).bind(balance.saturating_add(amount)).bind(now)
+            .execute(c).await.map(|r| r.rows_affected()))?;
+        expect_rows("keep reference", rows, 1)?;
+        let posted = give(&mut tx, (account, kind), amount, note, by, now).await?;
+        tx.commit().await?;
+        Ok(Once::Now(posted))
+    }
+
+    /// The booking of an account that has this name.
+    pub async fn booking(&self, account: AccountId, reference: &str) -> Result<Option<Booking>> {
+        find_booking(&mut self.reader().await?, account, reference).await
     }
 
     /// All balances of an account.

@@ -7,10 +7,12 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::keys::{KeyRow, columns, shared};
+use super::tasks::{Start, TaskFilter};
 use super::{Result, Store, read};
 use crate::domain::clock::Millis;
 use crate::domain::id::{AccountId, KeyId, TaskId};
 use crate::domain::key::Key;
+use crate::domain::task::{Task, TaskStatus};
 
 /// Unended tasks of an account that are counted.
 const MOST_TASKS: i64 = 1_000;
@@ -109,7 +111,7 @@ macro_rules! accounts {
 }
 
 impl Store {
-    /// Accounts whose email begins with `prefix`, by email, behind `cursor`.
+    /// Accounts whose email begins with `prefix`, in any case, by email, behind `cursor`.
     pub async fn accounts(
         &self,
         prefix: &str,
@@ -124,8 +126,9 @@ impl Store {
             accounts!("a.email >= $2 AND a.email < $3 ORDER BY a.email LIMIT $4");
         let sql = if matches!(self, Store::Pg(_)) { ALL_PG } else { ALL_LITE };
         // No email has such a character: this is the first text behind the cursor.
-        let from = cursor.map_or_else(|| prefix.to_owned(), |cursor| format!("{cursor}\u{1}"));
-        let end = behind(prefix);
+        let prefix = prefix.to_lowercase();
+        let from = cursor.map_or_else(|| prefix.clone(), |cursor| format!("{cursor}\u{1}"));
+        let end = behind(&prefix);
         read!(self, c => sqlx::query_as(sql).bind(MOST_TASKS).bind(&from).bind(&end).bind(limit)
             .fetch_all(c).await)
     }
@@ -134,6 +137,31 @@ impl Store {
     pub async fn account(&self, id: AccountId) -> Result<Option<AccountRow>> {
         const ONE: &str = accounts!("a.id = $2");
         read!(self, c => sqlx::query_as(ONE).bind(MOST_TASKS).bind(id).fetch_optional(c).await)
+    }
+
+    /// Tasks of all accounts, or of one, that have this status, the newest first, before `before`.
+    pub async fn search_tasks(
+        &self,
+        account: Option<AccountId>,
+        status: Option<TaskStatus>,
+        before: Option<TaskId>,
+        limit: i64,
+    ) -> Result<Vec<Task>> {
+        // In the order of the table's own key.
+        const ALL: &str = "SELECT id FROM tasks
+            WHERE (status = $1 OR $1 IS NULL) AND (id < $2 OR $2 IS NULL)
+              AND status <> 'ingesting' AND deleted_at IS NULL
+            ORDER BY id DESC LIMIT $3";
+        if let Some(account) = account {
+            let filter = TaskFilter { status, ..TaskFilter::default() };
+            let from = before.map_or(Start::Newest, Start::Before);
+            return self.tasks(account, filter, from, limit).await;
+        }
+        let ids: Vec<TaskId> = read!(self, c => sqlx::query_scalar(ALL)
+            .bind(status.map(TaskStatus::as_str)).bind(before).bind(limit).fetch_all(c).await)?;
+        let mut tasks = self.tasks_by_id(&ids).await?;
+        tasks.sort_by_key(|task| std::cmp::Reverse(task.id));
+        Ok(tasks)
     }
 
     /// How many accounts there are, up to `most`.

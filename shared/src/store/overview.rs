@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::{Result, Store, read};
 use crate::domain::clock::Millis;
-use crate::domain::id::TaskId;
+use crate::domain::id::{AccountId, TaskId};
 
 /// Rows that are counted at most.
 pub const MOST: i64 = 100_000;
@@ -58,7 +58,44 @@ pub struct Answered {
     pub at: Millis,
 }
 
+/// What an account waits for.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Waiting {
+    /// Whose.
+    pub account_id: AccountId,
+    /// Its email.
+    pub email: String,
+    /// Tasks with addresses that nobody works at.
+    pub tasks: i64,
+    /// Batches of theirs that nobody works at.
+    pub batches: i64,
+    /// Addresses in those that have no result.
+    pub addresses: i64,
+    /// When the oldest of these tasks was submitted.
+    pub since: Millis,
+}
+
 impl Store {
+    /// What waits in the queue, by account, the longest wait first: batches of tasks that are not paused, and that
+    /// are in no worker's hands; up to [`MOST`] of each state.
+    pub async fn waiting_by_account(&self, limit: i64) -> Result<Vec<Waiting>> {
+        const SQL: &str = "SELECT a.id AS account_id, a.email,
+                count(DISTINCT w.task_id) AS tasks, count(*) AS batches,
+                CAST(SUM(w.addresses) AS BIGINT) AS addresses, MIN(w.created_at) AS since
+            FROM (SELECT t.account_id, t.created_at, b.task_id,
+                    b.addresses - b.deliverable - b.undeliverable - b.risky - b.unknown AS addresses
+                FROM (SELECT * FROM (SELECT task_id, no FROM batches WHERE state = 0 LIMIT $1) p
+                    UNION ALL SELECT * FROM (SELECT task_id, no FROM batches
+                        WHERE state IN (1, 2) AND state = 1 LIMIT $1) q
+                    UNION ALL SELECT * FROM (SELECT task_id, no FROM batches
+                        WHERE state = 5 LIMIT $1) d) n
+                JOIN batches b ON b.task_id = n.task_id AND b.no = n.no
+                JOIN tasks t ON t.id = n.task_id AND t.status IN ('queued', 'running')) w
+            JOIN accounts a ON a.id = w.account_id
+            GROUP BY a.id, a.email ORDER BY since, a.id LIMIT $2";
+        read!(self, c => sqlx::query_as(SQL).bind(MOST).bind(limit).fetch_all(c).await)
+    }
+
     /// Tasks that have not ended, by status and, when paused, by reason.
     pub async fn unended_tasks(&self) -> Result<Vec<(String, String, i64)>> {
         const SQL: &str = "SELECT status, reason, count(*) FROM (

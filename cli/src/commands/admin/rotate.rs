@@ -150,7 +150,7 @@ fn used(last: Option<&LastUse>, tasks: &[(TaskId, TaskStatus)], now: Millis) -> 
 }
 
 /// A time's length in its largest unit.
-fn about(millis: Millis) -> String {
+pub(super) fn about(millis: Millis) -> String {
     let seconds = millis / 1_000;
     let (count, unit) = match seconds {
         ..=119 => (seconds, "second"),
