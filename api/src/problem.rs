@@ -128,10 +128,16 @@ impl Problem {
         Self::new(INVALID_FIELD, format!("\"{name}\" {detail}."))
     }
 
-    /// Not enough credits.
-    pub fn insufficient(balance: i64) -> Self {
+    /// Not enough credits: what it costs, what there is, and what helps.
+    pub fn insufficient(cost: i64, balance: i64) -> Self {
         const BUY: &str = "Please purchase more credits to continue";
-        let mut problem = Self::new(INSUFFICIENT_CREDITS, BUY);
+        let missing = cost.saturating_sub(balance).max(1);
+        let detail = format!(
+            "This costs {cost} {}, and the balance is {balance}. The dashboard's page /credits shows where they are; \
+             an operator books more with: listmill admin credits grant --account EMAIL --amount {missing}",
+            if cost == 1 { "credit" } else { "credits" },
+        );
+        let mut problem = Self::new(INSUFFICIENT_CREDITS, detail);
         problem.extra.insert(String::from("current_balance"), balance.into());
         problem.extra.insert(String::from("message"), BUY.into());
         problem
@@ -319,7 +325,7 @@ impl From<ControlError> for Problem {
             ControlError::WrongState(status) => {
                 Self::new(WRONG_STATE, format!("The task is {status}."))
             }
-            ControlError::Insufficient => Self::insufficient(0),
+            ControlError::Insufficient => Self::insufficient(1, 0),
             ControlError::Store(error) => error.into(),
         }
     }
@@ -340,7 +346,7 @@ impl Problem {
 impl From<VerifyError> for Problem {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Insufficient => Self::insufficient(0),
+            VerifyError::Insufficient => Self::insufficient(1, 0),
             VerifyError::KeyLimit { limit } => Self::key_limit(format!(
                 "this API key has used up its own limit of {limit} credits"
             )),
@@ -360,7 +366,7 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::Body(error) => error.into(),
             SubmitError::MostlyInvalid(wrong) => Self::new(MOSTLY_INVALID, wrong.to_string()),
-            SubmitError::Insufficient { balance, .. } => Self::insufficient(balance),
+            SubmitError::Insufficient { needed, balance } => Self::insufficient(needed, balance),
             error @ SubmitError::KeyLimit { .. } => Self::key_limit(error.to_string()),
             SubmitError::KeyReused => Self::new(
                 KEY_REUSED,
@@ -470,7 +476,7 @@ mod tests {
 
     #[test]
     fn too_few_credits_in_both_shapes() {
-        let problem = Problem::insufficient(7);
+        let problem = Problem::insufficient(9, 7);
         let plain: Value = serde_json::from_str(&problem.plain_json()).unwrap();
         let want = serde_json::json!({
             "error": "Insufficient credits",
@@ -480,6 +486,10 @@ mod tests {
         assert_eq!(plain, want);
         let full: Value = serde_json::from_str(&problem.json()).unwrap();
         assert_eq!(full["current_balance"], 7);
+        let detail = full["detail"].as_str().unwrap();
+        for part in ["costs 9 credits", "balance is 7", "/credits", "--amount 2"] {
+            assert!(detail.contains(part), "{part}: {detail}");
+        }
         assert_eq!(full["code"], "insufficient_credits");
     }
 

@@ -161,6 +161,8 @@ pub struct Settings {
     #[serde(deserialize_with = "duration")]
     pub idempotency_ttl: Duration,
     #[serde(deserialize_with = "switch")]
+    pub credits: bool,
+    #[serde(deserialize_with = "switch")]
     pub request_log: bool,
     #[serde(deserialize_with = "duration")]
     pub request_log_ttl: Duration,

@@ -96,6 +96,10 @@ async fn too_few_is_refused_whole(size: Size) {
     let reply = client.post("/v1/tasks", &json!({ "emails": lists::people(1_000) })).await;
     let problem = reply.expect(402).expect_problem();
     assert!(problem["code"].as_str().is_some_and(|c| c.contains("credits")), "{problem}");
+    let detail = problem["detail"].as_str().expect("detail");
+    for part in ["1000 credits", "balance is 700", "/credits", "listmill admin credits grant"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
     assert!(client.tasks().await.is_empty());
     assert_eq!(client.balance().await, 700);
     assert_eq!(client.ledger("").await, before);

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod account_events;
+mod admin;
 mod audit_log;
 mod bad_input;
 mod bad_input_lists;

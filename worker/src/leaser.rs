@@ -132,7 +132,9 @@ impl Desk {
         let app = &self.app;
         let now = app.now();
         let until = now + app.settings.lease_millis();
-        let claim = |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until };
+        let fill = !app.settings.credits;
+        let claim =
+            |(batch, _): &Wish| Claim { batch: *batch, token: app.ids.number(now), until, fill };
         let claims: Vec<Claim> = wishes.iter().map(claim).collect();
         match app.store.lease(&claims, &self.source, now + SOON_MS, now).await {
             Ok(leasings) => {

@@ -258,6 +258,13 @@ impl Sweeper<'_> {
 
     async fn funded(&self) -> Result<(), StoreError> {
         let store = &self.app.store;
+        if !self.app.settings.credits {
+            let (reason, now) = (PauseReason::InsufficientCredits, self.app.now());
+            if store.resume_all(reason, AT_ONCE, now).await? > 0 {
+                tracing::info!("credits are off; tasks that waited for some go on");
+                self.dispatcher.poke();
+            }
+        }
         for account in store.funded_accounts(AT_ONCE).await? {
             if store.resume_funded(account, RESUME_AT_ONCE, self.app.now()).await? > 0 {
                 tracing::info!(%account, "credits arrived; tasks go on");
@@ -272,7 +279,9 @@ impl Sweeper<'_> {
         let (app, now) = (self.app, self.app.now());
         let Some(why) = self.health.why_down() else {
             let due = self.is_in_turn().await;
-            if due && app.store.resume_provided(AT_ONCE, now).await? > 0 {
+            if due
+                && app.store.resume_all(PauseReason::ProviderUnavailable, AT_ONCE, now).await? > 0
+            {
                 tracing::info!("the provider works; tasks go on");
                 self.dispatcher.poke();
             }

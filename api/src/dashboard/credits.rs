@@ -161,17 +161,15 @@ pub async fn show(
         name: holder.name.clone().unwrap_or_else(|| text("credits.no_name").to_owned()),
         held: reader.number(holder.held),
     });
+    // Kinds that nobody was ever given are left out.
+    let used: Vec<&AccountBooks> =
+        whereabouts.books.iter().filter(|books| books.is_used()).collect();
     let singly = whereabouts.books.iter().map(|books| books.held_singly).sum::<i64>();
     let named: i64 = whereabouts.holders.iter().map(|holder| holder.held).sum();
     let held: i64 = whereabouts.books.iter().map(|books| books.held).sum();
     Ok(html(&CreditsPage {
-        kinds: whereabouts
-            .books
-            .iter()
-            .filter(is_shown)
-            .map(|books| kind_view(books, reader))
-            .collect(),
-        low: low(&whereabouts, reader),
+        kinds: used.iter().map(|books| kind_view(books, reader)).collect(),
+        low: low(&whereabouts, reader).filter(|_| api.app.settings.credits),
         waiting: waiting(&whereabouts, reader),
         holders: holders.collect(),
         more_holders: held - singly > named,
@@ -180,6 +178,9 @@ pub async fn show(
         rows: entries.rows.into_iter().map(|row| row_view(row, reader)).collect(),
         choices_kind: Kind::ALL
             .iter()
+            .filter(|kind| {
+                wanted.kind == Some(**kind) || used.iter().any(|books| books.kind == kind.as_str())
+            })
             .map(|kind| Choice {
                 value: kind.as_str(),
                 label: kind_name(kind.as_str()),
@@ -218,11 +219,6 @@ fn type_name(entry: &str) -> &'static str {
         "refund" => text("credits.refund"),
         _ => text("credits.adjust"),
     }
-}
-
-/// A kind that nobody was ever given is left out.
-fn is_shown(books: &&AccountBooks) -> bool {
-    books.kind == Kind::Email.as_str() || books.given != 0 || books.balance != 0
 }
 
 fn kind_view(books: &AccountBooks, reader: &Reader) -> KindView {

@@ -114,7 +114,7 @@ impl Sheet {
 }
 
 impl Check {
-    fn new(page: &Page, submitted: Submitted, cost: i64, balance: i64) -> Self {
+    fn new(page: &Page, submitted: Submitted, cost: i64, balance: i64, refused: bool) -> Self {
         Self {
             book: None,
             read: None,
@@ -125,7 +125,7 @@ impl Check {
             invalid: page.n(submitted.invalid_syntax),
             cost: page.n(cost),
             balance: page.n(balance),
-            missing: (cost > balance).then(|| too_poor(page, cost, balance)),
+            missing: (refused && cost > balance).then(|| too_poor(page, cost, balance)),
         }
     }
 }
@@ -200,7 +200,7 @@ async fn receive(
     match taken.await {
         Ok(Accepted::Counted { submitted, cost, balance, book, understood, doubt }) => {
             let page = Page::new(&viewer, "tasks");
-            let mut check = Check::new(&page, submitted, cost, balance);
+            let mut check = Check::new(&page, submitted, cost, balance, api.app.settings.credits);
             check.read = Some(Read::new(&page, &understood));
             check.doubt = doubt.map(|doubt| doubt.to_string());
             check.book = book.map(|book| Sheet::new(book, by_script(headers)));

@@ -123,7 +123,8 @@ impl App {
         by: &Origin,
     ) -> Result<Task, ControlError> {
         let task = self.task(id, account).await?;
-        if task.pause_reason == Some(PauseReason::InsufficientCredits)
+        if self.settings.credits
+            && task.pause_reason == Some(PauseReason::InsufficientCredits)
             && self.store.balance(account, Kind::Email).await? == 0
         {
             return Err(ControlError::Insufficient);

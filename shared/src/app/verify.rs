@@ -98,7 +98,8 @@ impl App {
         let now = self.now();
         let Payer { account, key, key_limited, sandbox: _ } = payer;
         let (id, step) = (CheckId::new(&self.ids, now), self.ids.number(now));
-        let check = Check { id, account, step, key: Some(key), key_limited };
+        let check =
+            Check { id, account, step, key: Some(key), key_limited, fill: !self.settings.credits };
         match self.store.open_check(check, now + HOLD_MS, now).await? {
             Opened::Held => {}
             Opened::Poor => return Err(VerifyError::Insufficient),

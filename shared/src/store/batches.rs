@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sqlx::FromRow;
 
 use super::control::lock_task;
-use super::credits::{lock_balance, post, try_post};
+use super::credits::{lock_balance, post, post_filled, try_post};
 use super::{Result, Store, Tx, deferrals, expect_rows, on, within};
 use crate::domain::batch::{BatchRef, Held, Lease};
 use crate::domain::clock::Millis;
@@ -40,6 +40,8 @@ pub struct Claim {
     pub token: i64,
     /// When the lease ends, unless renewed.
     pub until: Millis,
+    /// Credits are off: what the balance lacks is granted. The same for all claims of a call.
+    pub fill: bool,
 }
 
 impl Claim {
@@ -389,6 +391,10 @@ async fn hold(
     };
     // Mostly there is enough, and the balance need not be looked at first.
     if try_post(tx, &holds(account, claims, taken), now).await?.is_some() {
+        return Ok(Vec::new());
+    }
+    if taken.iter().any(|one| claims[one.at].fill) {
+        post_filled(tx, holds(account, claims, taken), now).await?;
         return Ok(Vec::new());
     }
     let mut left = lock_balance(tx, account, Kind::Email).await?.min(want);

@@ -1,6 +1,6 @@
 //! Single verifications: one held credit each, resolved once.
 
-use super::credits::{post, try_post};
+use super::credits::{post, post_filled, try_post};
 use super::idempotency::{self, RequestKey};
 use super::{Result, Store, key_credits, on, read};
 use crate::domain::clock::Millis;
@@ -20,6 +20,8 @@ pub struct Check {
     pub key: Option<KeyId>,
     /// It takes from the key's own limit, too.
     pub key_limited: bool,
+    /// Credits are off: what the balance lacks is granted.
+    pub fill: bool,
 }
 
 /// Whether a credit could be held.
@@ -87,7 +89,10 @@ impl Store {
             .execute(c).await.map(|_| ()))?;
         let transfer = check.transfer(EntryType::Hold, Some("single verification"));
         if try_post(&mut tx, &transfer, now).await?.is_none() {
-            return Ok(Opened::Poor);
+            if !check.fill {
+                return Ok(Opened::Poor);
+            }
+            post_filled(&mut tx, transfer, now).await?;
         }
         tx.commit().await?;
         Ok(Opened::Held)
@@ -137,7 +142,14 @@ impl Store {
             WHERE held = 1 AND due_at < $1 ORDER BY due_at LIMIT $2";
         let rows: Vec<(CheckId, AccountId, i64, Option<KeyId>)> = read!(self, c => sqlx::query_as(SQL)
             .bind(now).bind(limit).fetch_all(c).await)?;
-        let check = |(id, account, step, key)| Check { id, account, step, key, key_limited: false };
+        let check = |(id, account, step, key)| Check {
+            id,
+            account,
+            step,
+            key,
+            key_limited: false,
+            fill: false,
+        };
         Ok(rows.into_iter().map(check).collect())
     }
 }

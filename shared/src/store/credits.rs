@@ -42,6 +42,23 @@ pub(super) async fn try_post(
     move_and_enter(tx, transfer, 0, now).await
 }
 
+/// The same where credits are off (the setting `credits`): what the balance lacks is granted along with it, so that
+/// nothing is refused, use is counted, and the books stay exact.
+pub(super) async fn post_filled(
+    tx: &mut Tx,
+    mut transfer: Transfer,
+    now: Millis,
+) -> Result<Posted> {
+    let balance = lock_balance(tx, transfer.account, transfer.kind).await?;
+    let left: i64 = balance + transfer.movements.iter().map(Movement::delta).sum::<i64>();
+    if left < 0 {
+        let (entry, amount) = (EntryType::Grant, -left);
+        let note = Some(String::from("credits are off"));
+        transfer.movements.insert(0, Movement { entry, amount, task: None, step: None, note });
+    }
+    post(tx, &transfer, now).await
+}
+
 /// Moves credits unless less than `least` would be left.
 async fn move_and_enter(
     tx: &mut Tx,

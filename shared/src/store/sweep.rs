@@ -218,16 +218,15 @@ impl Store {
         Ok(())
     }
 
-    /// Lets tasks go on that waited for a provider. Returns how many.
-    pub async fn resume_provided(&self, limit: i64, now: Millis) -> Result<u64> {
+    /// Lets tasks of all accounts go on that wait for this. Returns how many.
+    pub async fn resume_all(&self, reason: PauseReason, limit: i64, now: Millis) -> Result<u64> {
         const SQL: &str = "SELECT id, account_id FROM tasks WHERE status = 'paused'
-            AND pause_reason = 'provider_unavailable' ORDER BY account_id, id LIMIT $1";
-        let paused: Vec<(TaskId, AccountId)> =
-            read!(self, c => sqlx::query_as(SQL).bind(limit).fetch_all(c).await)?;
+            AND pause_reason = $2 ORDER BY account_id, id LIMIT $1";
+        let paused: Vec<(TaskId, AccountId)> = read!(self, c => sqlx::query_as(SQL)
+            .bind(limit).bind(reason.as_str()).fetch_all(c).await)?;
         let mut resumed = 0;
         for of_account in paused.chunk_by(|a, b| a.1 == b.1) {
             let tasks: Vec<TaskId> = of_account.iter().map(|(task, _)| *task).collect();
-            let reason = PauseReason::ProviderUnavailable;
             resumed += self.resume_if(&tasks, of_account[0].1, reason, now).await?;
         }
         Ok(resumed)

@@ -233,7 +233,10 @@ async fn tasks_wait_for_a_provider_and_go_on(world: World) {
     }
     store.pause_for(asked, reason, START).await.expect("pause");
     assert_eq!(world.task(asked).await.pause_reason, Some(PauseReason::Requested));
-    assert_eq!(store.resume_provided(10, START).await.expect("resume"), 1);
+    assert_eq!(
+        store.resume_all(PauseReason::ProviderUnavailable, 10, START).await.expect("resume"),
+        1
+    );
     assert_eq!(world.task(task).await.status, TaskStatus::Queued);
     assert_eq!(world.task(asked).await.status, TaskStatus::Paused);
 }

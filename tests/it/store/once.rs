@@ -44,8 +44,14 @@ async fn reserve(world: &World, salt: &[u8]) -> bool {
 async fn open(world: &World) -> Check {
     let now = world.app.now();
     let id = CheckId::new(&world.app.ids, now);
-    let check =
-        Check { id, account: world.account, step: world.number(), key: None, key_limited: false };
+    let check = Check {
+        id,
+        account: world.account,
+        step: world.number(),
+        key: None,
+        key_limited: false,
+        fill: false,
+    };
     assert_eq!(
         world.app.store.open_check(check, now + 60 * MINUTE, now).await.expect("open"),
         Opened::Held

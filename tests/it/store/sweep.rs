@@ -75,6 +75,7 @@ fn check(world: &World) -> Check {
         step: world.number(),
         key: None,
         key_limited: false,
+        fill: false,
     }
 }
 

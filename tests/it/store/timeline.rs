@@ -51,7 +51,7 @@ async fn what_happens_is_told_in_order(world: World) {
     let why = Some("x".repeat(1_000));
     let reason = PauseReason::ProviderUnavailable;
     store.pause_because(task, reason, why, app.now()).await.expect("pause");
-    store.resume_provided(10, app.now()).await.expect("resume");
+    store.resume_all(PauseReason::ProviderUnavailable, 10, app.now()).await.expect("resume");
     app.clock.advance(1_000);
     app.cancel_by(task, account, &person()).await.expect("cancel");
     let all = events(&world, task).await;

@@ -128,7 +128,7 @@ impl World {
 
     pub fn claim(&self, batch: BatchRef) -> Claim {
         let now = self.app.now();
-        Claim { batch, token: self.app.ids.number(now), until: now + TTL }
+        Claim { batch, token: self.app.ids.number(now), until: now + TTL, fill: false }
     }
 
     pub async fn try_lease(&self, task: TaskId, no: i32) -> Leasing {

@@ -198,6 +198,8 @@ impl Subject for AccountRow {
         for balance in store.balances(self.id).await? {
             let name = match balance.kind.as_str() {
                 "email" => text("operator.email_credits"),
+                // Nobody looks for what is not used.
+                _ if balance.balance == 0 => continue,
                 _ => text("operator.phone_credits"),
             };
             facts.push((name, viewer.reader.number(balance.balance).into()));

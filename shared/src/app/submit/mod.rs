@@ -286,7 +286,7 @@ impl App {
         let needed = submission.cost(counts);
         let balance = self.store.balance(submission.account, Kind::Email).await?;
         let allow_partial = submission.allow_partial || summary.options.allow_partial;
-        if !allow_partial && balance < needed {
+        if self.settings.credits && !allow_partial && balance < needed {
             return Err(SubmitError::Insufficient { needed, balance });
         }
         let accept = Accept {
