@@ -116,6 +116,7 @@ async fn a_reference_is_booked_once(size: Size) {
     let email = shown["credits"].as_array().expect("credits").iter().find(|c| c["kind"] == "email");
     assert_eq!(email.expect("email")["granted"], 0, "{shown}");
     assert_eq!(shown["entries"].as_array().map(Vec::len), Some(3), "{shown}");
+    assert_eq!(shown["entries"][0]["note"], "inv-1-back", "{shown}");
     let text = app.cli(&["admin", "credits", "show", "--account", &account]).await.expect_success();
     assert!(text.stdout.contains("email") && !text.stdout.contains("phone"), "{text:#?}");
     let books = app.cli(&["admin", "reconcile"]).await.expect_success();

@@ -315,7 +315,12 @@ impl App {
             return same(before, kind, amount).map(|before| (before, false));
         }
         self.bookable(account, kind, amount).await?;
-        let named = (note.as_deref(), reference.as_str());
+        // In the ledger and in the audit log, the reference stands in the note.
+        let told = match note {
+            Some(note) => format!("{note} ({reference})"),
+            None => reference.clone(),
+        };
+        let named = (Some(told.as_str()), reference.as_str());
         let now = self.now();
         match self.store.grant_once((account, kind), amount, named, by, now).await? {
             Once::Before(before) => same(before, kind, amount).map(|before| (before, false)),

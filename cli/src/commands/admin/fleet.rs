@@ -120,7 +120,7 @@ pub async fn queue(app: &App, out: &Output) -> Result<()> {
         out,
         &[
             ("addresses that wait", signed(addresses)),
-            ("batches to be sent", signed(batches.pending)),
+            ("batches not sent yet, those of paused tasks too", signed(batches.pending)),
             ("batches sent", signed(batches.queued)),
             ("batches at work", signed(batches.leased)),
             ("batches set aside", signed(batches.deferred)),
