@@ -125,7 +125,8 @@ async fn a_reference_is_booked_once(size: Size) {
 }
 
 async fn tasks_are_found_and_led(size: Size) {
-    let app = Setup::new(size).latency("1s").concurrency(4).start().await;
+    let setup = Setup::new(size).latency("1s").concurrency(4).env("LISTMILL_BATCH_SIZE", "10");
+    let app = setup.start().await;
     let customer = app.customer(300).await;
     let id = customer.client.submit(&lists::people(300)).await.id;
     let (app_ref, account) = (&app, customer.account.as_str());
