@@ -1,4 +1,6 @@
-//! Signals: the first SIGTERM or SIGINT drains, the second stops at once.
+//! Signals: the first of SIGTERM, SIGINT, SIGQUIT and SIGHUP drains, the second stops at once, unless it is a
+//! SIGHUP: a terminal that is closed may send several. SIGQUIT and SIGHUP are ignored where they were when we
+//! were started (`nohup`).
 //!
 //! [`Shutdown::drain`] is cancelled by the first signal, and in a worker's process by an operator who drains it;
 //! everything that runs holds it or a child of it.
@@ -7,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -20,14 +23,20 @@ pub enum Signal {
     Interrupt,
     /// From a service manager.
     Terminate,
+    /// Ctrl-\.
+    Quit,
+    /// The terminal is gone.
+    Hangup,
 }
 
 impl Signal {
     /// 128 + the signal's number, as a shell would say it.
     pub fn exit_code(self) -> u8 {
-        match self {
-            Signal::Interrupt => 130,
-            Signal::Terminate => 143,
+        128 + match self {
+            Signal::Hangup => 1,
+            Signal::Interrupt => 2,
+            Signal::Quit => 3,
+            Signal::Terminate => 15,
         }
     }
 
@@ -35,6 +44,8 @@ impl Signal {
         match self {
             Signal::Interrupt => "SIGINT",
             Signal::Terminate => "SIGTERM",
+            Signal::Quit => "SIGQUIT",
+            Signal::Hangup => "SIGHUP",
         }
     }
 }
@@ -72,7 +83,13 @@ impl Shutdown {
             });
             watched.first.store(signal.exit_code(), Ordering::SeqCst);
             watched.drain.cancel();
-            let Some(signal) = signals.next().await else { return };
+            let signal = loop {
+                match signals.next().await {
+                    Some(Signal::Hangup) => {}
+                    Some(signal) => break signal,
+                    None => return,
+                }
+            };
             complain(&format!("{} again: stopped at once", signal.name()));
             watched.remove_temporary();
             std::process::exit(signal.exit_code().into());
@@ -82,11 +99,9 @@ impl Shutdown {
 
     /// The first signal, if one came.
     pub fn interrupted(&self) -> Option<Signal> {
-        match self.first.load(Ordering::SeqCst) {
-            0 => None,
-            130 => Some(Signal::Interrupt),
-            _ => Some(Signal::Terminate),
-        }
+        let first = self.first.load(Ordering::SeqCst);
+        let all = [Signal::Interrupt, Signal::Terminate, Signal::Quit, Signal::Hangup];
+        all.into_iter().find(|signal| signal.exit_code() == first)
     }
 
     /// A file or folder that must not stay behind, even when the second signal stops us.
@@ -118,27 +133,45 @@ impl Shutdown {
 }
 
 #[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
+struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
 
 #[cfg(unix)]
 impl Signals {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        let mut kinds = vec![
+            (Signal::Interrupt, SignalKind::interrupt()),
+            (Signal::Terminate, SignalKind::terminate()),
+        ];
+        let ignored = ignored();
+        for kind in [(Signal::Quit, SignalKind::quit()), (Signal::Hangup, SignalKind::hangup())] {
+            if ignored & (1 << (kind.1.as_raw_value() - 1)) == 0 {
+                kinds.push(kind);
+            }
+        }
+        let listening = kinds.into_iter().map(|(what, kind)| Ok((what, signal(kind)?)));
+        listening.collect::<io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) -> Option<Signal> {
-        tokio::select! {
-            came = self.interrupt.recv() => came.map(|()| Signal::Interrupt),
-            came = self.terminate.recv() => came.map(|()| Signal::Terminate),
-        }
+        std::future::poll_fn(|context| {
+            for (what, signal) in &mut self.0 {
+                if let Poll::Ready(came) = signal.poll_recv(context) {
+                    return Poll::Ready(came.map(|()| *what));
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
+}
+
+/// The signals that are ignored, a bit each, as Linux tells it; elsewhere none.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(not(unix))]

@@ -54,5 +54,6 @@ mod timeline;
 mod usage;
 mod verdicts;
 mod verify;
+mod verify_resume;
 mod windows;
 mod workbooks;

@@ -19,17 +19,22 @@ use tokio::io::AsyncWriteExt;
 use super::engine::server::{Act, Script, Server, say};
 use super::engine::world::World;
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A world with one domain, and a folder to work in.
-struct Desk {
+pub struct Desk {
     world: World,
-    server: Server,
-    folder: PathBuf,
+    pub server: Server,
+    pub folder: PathBuf,
 }
 
 impl Desk {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
+        Self::slow(Duration::ZERO).await
+    }
+
+    /// With a server that takes so long to answer.
+    pub async fn slow(latency: Duration) -> Self {
         let world = World::new().await;
         let script = Script::new(|seen| match seen.local {
             local if local.starts_with("known") => say("250 2.1.5 Ok"),
@@ -37,13 +42,14 @@ impl Desk {
             "policy" => say("550 5.7.1 we know your kind"),
             _ => say("550 5.1.1 no such user here"),
         });
+        let script = script.with(|script| script.latency = latency);
         let server = world.mail("shop.test", "127.0.0.1", script).await;
         let folder = scratch::folder("verify");
         std::fs::create_dir(folder.join("tmp")).expect("a folder");
         Self { world, server, folder }
     }
 
-    fn launch(&self, args: &[&str]) -> Launch {
+    pub fn launch(&self, args: &[&str]) -> Launch {
         let mut launch = Launch::new(binary(), &self.folder).args(["verify"]).args(args);
         let env = [
             ("TMPDIR", self.folder.join("tmp").display().to_string()),
@@ -57,24 +63,24 @@ impl Desk {
         launch
     }
 
-    async fn verify(&self, args: &[&str]) -> Outcome {
+    pub async fn verify(&self, args: &[&str]) -> Outcome {
         let outcome = run(self.launch(args), LIMIT).await;
         self.assert_nothing_left();
         assert!(!outcome.text().contains("panicked"), "{outcome:#?}");
         outcome
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.folder.join(name), bytes).expect("a list");
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn read(&self, name: &str) -> String {
         let path = self.folder.join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
     /// Neither the database nor a half-written file.
-    fn assert_nothing_left(&self) {
+    pub fn assert_nothing_left(&self) {
         let names = |path: &Path| -> Vec<String> {
             let entries = std::fs::read_dir(path).expect("a folder").flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -86,7 +92,7 @@ impl Desk {
 }
 
 /// Rows of a results file, by column.
-fn rows(csv: &str, delimiter: u8) -> Vec<BTreeMap<String, String>> {
+pub fn rows(csv: &str, delimiter: u8) -> Vec<BTreeMap<String, String>> {
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(csv.as_bytes());
     reader.deserialize().map(|row| row.expect("a row of the file's width")).collect()
 }
@@ -323,7 +329,7 @@ async fn interrupted_it_writes_what_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interrupted_twice_it_stops_and_leaves_nothing() {
+async fn interrupted_twice_it_stops_and_writes_nothing() {
     let desk = Desk::new().await;
     let mut process = stuck(&desk, "60s").await;
     process.signal("TERM");
@@ -335,5 +341,6 @@ async fn interrupted_twice_it_stops_and_leaves_nothing() {
     let status = process.wait_end(Duration::from_secs(5)).await;
     assert_eq!(status.code(), Some(143), "{}", process.output());
     assert!(!desk.folder.join("list-results.csv").exists());
+    assert!(desk.folder.join("list-results.csv.progress").exists(), "what it knew is kept");
     desk.assert_nothing_left();
 }

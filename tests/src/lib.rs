@@ -26,7 +26,8 @@
 //! Settings: `LISTMILL_BIN` (binary under test), `LISTMILL_TEST_SEED` (repeat random choices),
 //! `LISTMILL_TEST_OUTAGE` (seconds, 30), `LISTMILL_TEST_FAIR_SECONDS` (20), `LISTMILL_TEST_DISK_FULL` (seconds,
 //! 10), `LISTMILL_TEST_FREEZE` (seconds, 20), `LISTMILL_TEST_FREEZES` (12), `LISTMILL_TEST_LONGEST_FREEZE`
-//! (seconds, 5), `LISTMILL_TEST_IMPORT_ROWS` (20,000), `LISTMILL_TEST_PROPERTY_CASES` (24), `LISTMILL_TEST_BIG=1`
+//! (seconds, 5), `LISTMILL_TEST_IMPORT_ROWS` (20,000), `LISTMILL_TEST_PROPERTY_CASES` (24),
+//! `LISTMILL_TEST_VERIFY_ENDS` (by each signal, 1), `LISTMILL_TEST_BIG=1`
 //! and `LISTMILL_TEST_SOAK=1` (longer lists, longer waits), `LISTMILL_TEST_SCALE=1` (very many tasks), `LISTMILL_TEST_PICTURES=1`
 //! (make the pictures in `docs/pictures` anew), `LISTMILL_TEST_KEEP=1` (leave logs and databases),
 //! `LISTMILL_TEST_TIMES` (a file: how long each deployment was held).

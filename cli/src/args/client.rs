@@ -112,8 +112,8 @@ pub struct SubmitArgs {
     #[arg(long)]
     pub name: Option<String>,
 
-    /// Tables: the column with the addresses, by its header or its number from 1; of a workbook also by its
-    /// letter [default: found out]
+    /// Tables: the column with the addresses, by its header, its number from 1 or its letter; several with commas
+    /// between them, or `*` for all that hold addresses [default: found out]
     #[arg(long, value_name = "NAME")]
     pub column: Option<String>,
 
@@ -125,7 +125,19 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "CHARACTER")]
     pub delimiter: Option<String>,
 
-    /// How the list is written [default: by its name, else by its beginning]
+    /// The list's encoding, such as windows-1252 [default: found out]
+    #[arg(long, value_name = "NAME")]
+    pub charset: Option<String>,
+
+    /// Verify addresses once that differ only in letter case or a tag (anna+news@)
+    #[arg(long)]
+    pub collapse: bool,
+
+    /// Take the list even if much of it is not email addresses
+    #[arg(long)]
+    pub allow_invalid: bool,
+
+    /// How the list is written [default: by its name, else by its bytes]
     #[arg(long, value_enum)]
     pub input_format: Option<InputFormat>,
 

@@ -17,6 +17,7 @@ pub mod scan;
 pub mod shell;
 pub mod up;
 pub mod verify;
+mod whole_file;
 
 use std::path::Path;
 

@@ -22,6 +22,20 @@ use crate::domain::task_event::{Happened, TaskEvent};
 /// Repairs of one account in one transaction.
 const AT_ONCE: usize = 64;
 
+/// Leases taken over at once.
+const TAKEN_OVER: i64 = 500;
+
+/// Why a lease is taken back.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// Only if it was over by then.
+    Over(Millis),
+    /// Its holder gives it back.
+    GivenBack,
+    /// Its holder was ended from outside.
+    Ended,
+}
+
 /// A lease that its holder has given up, or is thought to have.
 #[derive(Debug, Clone, Copy, FromRow)]
 pub struct Ended {
@@ -59,8 +73,9 @@ impl Store {
         over: Option<Millis>,
         now: Millis,
     ) -> Result<Vec<BatchRef>> {
+        let why = over.map_or(Why::GivenBack, Why::Over);
         let mut tx = self.begin().await?;
-        match take_back_in(&mut tx, leases, over, now).await {
+        match take_back_in(&mut tx, leases, why, now).await {
             Ok(back) if !back.is_empty() => tx.commit().await.map(|()| back),
             tried => {
                 // At once: what is merely dropped keeps its locks for a moment.
@@ -100,6 +115,31 @@ impl Store {
             }
         }
         Ok(back)
+    }
+
+    /// Nobody else works on this database, and whoever did has ended: every lease is taken back at once, every
+    /// message is taken for lost, every worker for gone. That they were ended is no sign of anything, so no
+    /// batch is run alone for it. Returns how many leases there were.
+    pub async fn take_over(&self, now: Millis) -> Result<usize> {
+        let mut count = 0;
+        loop {
+            let mut leases = self.expired_leases(TAKEN_OVER, Millis::MAX).await?;
+            leases.sort_by_key(|lease| lease.account_id);
+            let before = count;
+            for of_account in leases.chunk_by(|a, b| a.account_id == b.account_id) {
+                for some in of_account.chunks(AT_ONCE) {
+                    let mut tx = self.begin().await?;
+                    count += take_back_in(&mut tx, some, Why::Ended, now).await?.len();
+                    tx.commit().await?;
+                }
+            }
+            if count == before {
+                break;
+            }
+        }
+        self.forget_messages(now - 1).await?;
+        self.forget_workers(now + 1).await?;
+        Ok(count)
     }
 
     /// Queued batches that were sent a while ago, for the caller to ask the queue about; each is looked at
@@ -289,7 +329,7 @@ impl Store {
 async fn take_back_in(
     tx: &mut Tx,
     leases: &[Ended],
-    over: Option<Millis>,
+    why: Why,
     now: Millis,
 ) -> Result<Vec<BatchRef>> {
     // A batch that must be alone counts when it begins: it may have been waiting.
@@ -301,6 +341,9 @@ async fn take_back_in(
     let Some(account) = leases.first().map(|lease| lease.account_id) else {
         return Ok(Vec::new());
     };
+    let over = if let Why::Over(by) = why { Some(by) } else { None };
+    // Below this, a loss counts.
+    let alone = if let Why::Ended = why { 0 } else { LOST_ALONE };
     let mut leases = leases.to_vec();
     leases.sort_unstable_by_key(|lease| (lease.task_id, lease.no));
     let mut tasks = BTreeMap::new();
@@ -315,7 +358,7 @@ async fn take_back_in(
     for lease in leases {
         let freed: Option<i64> = on!(tx, c => sqlx::query_scalar(TAKE)
             .bind(lease.task_id).bind(lease.no).bind(lease.lease_token).bind(over)
-            .bind(LOST_ALONE)
+            .bind(alone)
             .fetch_optional(c).await)?;
         // None: renewed, settled or taken back by another sweeper meanwhile.
         let Some(freed) = freed else { continue };

@@ -16,6 +16,7 @@ on_both_engines!(
     a_lease_renewed_meanwhile_is_not_taken_back,
     a_lease_that_cannot_be_taken_back_keeps_no_other,
     many_sweepers_reclaim_once,
+    what_the_dead_held_is_taken_over_at_once,
     a_lost_message_is_sent_again,
     the_window_is_filled_and_never_overfilled,
     a_lost_check_goes_back,
@@ -39,6 +40,29 @@ async fn many_sweepers_reclaim_once(world: World) {
     world.check_books().await;
     let lease = world.lease(task, 0).await;
     assert_eq!(lease.attempt, 2);
+}
+
+/// Whoever starts alone on the database does not wait for the ends of leases, however often it was killed.
+async fn what_the_dead_held_is_taken_over_at_once(world: World) {
+    world.grant(100).await;
+    let task = world.people(30).await;
+    let (store, capacity) = (&world.app.store, Capacity { concurrency: 8, pace: 0 });
+    let mut fenced = Vec::new();
+    for time in 1..10 {
+        let leases = [world.lease(task, 0).await, world.lease(task, 1).await];
+        assert_eq!(leases.each_ref().map(|lease| lease.lost), [0, 0], "no sign of anything");
+        assert_eq!(leases[0].attempt, time);
+        store.worker_seen(&Report::of("dead", capacity), START).await.expect("seen");
+        assert_eq!(store.take_over(START).await.expect("take over"), 2);
+        assert_eq!(world.balance().await, 100);
+        assert!(store.workers().await.expect("workers").is_empty());
+        fenced.extend(leases);
+    }
+    let held: Vec<Held> = fenced.iter().map(Held::from).collect();
+    let renewed = store.renew(&held, START + TTL).await.expect("renew");
+    assert_eq!(renewed.lost.len(), held.len(), "their fences hold no more");
+    assert_eq!(store.take_over(START).await.expect("nothing"), 0);
+    world.check_books().await;
 }
 
 async fn a_lost_message_is_sent_again(world: World) {

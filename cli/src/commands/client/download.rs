@@ -13,7 +13,7 @@ use reqwest::Method;
 use super::server::Server;
 use crate::args::DownloadFormat;
 use crate::commands::verify::input::strip;
-use crate::commands::verify::results::Target;
+use crate::commands::whole_file::WholeFile;
 use crate::lifecycle::Shutdown;
 use crate::output::complain;
 
@@ -29,7 +29,7 @@ pub struct Place {
     pub format: DownloadFormat,
     path: PathBuf,
     force: bool,
-    first: Option<Target>,
+    first: Option<WholeFile>,
 }
 
 impl Place {
@@ -90,8 +90,8 @@ impl Place {
     }
 }
 
-fn target(path: &Path, force: bool, shutdown: &Shutdown) -> Result<Target> {
-    let target = Target::at(path.to_owned(), force)?;
+fn target(path: &Path, force: bool, shutdown: &Shutdown) -> Result<WholeFile> {
+    let target = WholeFile::at(path.to_owned(), force)?;
     if let Some(path) = target.temporary() {
         shutdown.remove_when_stopped(path);
     }
@@ -112,7 +112,7 @@ pub async fn pour(
     server: &Server,
     task: &str,
     query: &[(&str, String)],
-    target: Target,
+    target: WholeFile,
     flow: &Flow,
     shutdown: &Shutdown,
 ) -> Result<()> {
@@ -135,7 +135,7 @@ pub async fn pour(
     let stopped = stream::once(async move { drain.is_cancelled() })
         .filter(|stopped| std::future::ready(*stopped))
         .map(|_| Err(io::Error::other("interrupted")));
-    target.write(until.chain(stopped)).await
+    target.write(until.chain(stopped), |_| Ok(())).await
 }
 
 fn by_name(path: &Path) -> DownloadFormat {

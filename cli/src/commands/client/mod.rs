@@ -46,8 +46,7 @@ pub async fn submit(context: Context, args: SubmitArgs) -> Result<ExitCode> {
     };
     let to_stdout = place.as_ref().is_some_and(Place::is_stdout);
     let out = if to_stdout { context.output.aside() } else { context.output };
-    let has_column = args.column.is_some();
-    let source = Source::open(subject, args.input_format, has_column, &context.shutdown);
+    let source = Source::open(subject, args.input_format, &context.shutdown);
     let source = context.shutdown.or_interrupted(source).await?;
     let wanted = Wanted {
         query: query([
@@ -55,6 +54,9 @@ pub async fn submit(context: Context, args: SubmitArgs) -> Result<ExitCode> {
             ("column", args.column),
             ("sheet", args.sheet),
             ("delimiter", args.delimiter),
+            ("charset", args.charset),
+            ("collapse", args.collapse.then(|| String::from("true"))),
+            ("allow_invalid", args.allow_invalid.then(|| String::from("true"))),
             ("allow_partial", args.allow_partial.then(|| String::from("true"))),
             ("dry_run", args.dry_run.then(|| String::from("true"))),
         ]),

@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use listmill_shared::app::submit::looks::{Looks, looks};
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use crate::args::InputFormat;
-use crate::commands::verify::input::{GZIP, HEAD, Subject, by_beginning, by_name, unpack};
+use crate::commands::verify::input::{Subject, by_name};
 use crate::lifecycle::Shutdown;
 use crate::output::complain;
 
@@ -32,8 +31,6 @@ pub struct Source {
     pub name: String,
     /// `Content-Type`.
     pub kind: &'static str,
-    /// Is it packed with gzip?
-    pub gzip: bool,
     /// Bytes.
     pub length: u64,
     place: Place,
@@ -50,7 +47,6 @@ impl Source {
     pub async fn open(
         subject: Subject,
         given: Option<InputFormat>,
-        has_column: bool,
         shutdown: &Shutdown,
     ) -> Result<Self> {
         let name = subject.name();
@@ -71,20 +67,15 @@ impl Source {
                 }
             }
         };
-        let mut reader = place.reader()?;
-        let mut head = Vec::with_capacity(HEAD);
-        while head.len() < HEAD && (&mut reader).take(HEAD as u64).read_buf(&mut head).await? > 0 {}
-        let gzip = head.starts_with(GZIP);
-        let plain = if gzip { unpack(&head) } else { head };
         let given = match &place {
             Place::Text(_) => Some(InputFormat::Text),
             _ => given,
         };
-        let kind = media_type(&name, &plain, given, has_column);
+        let kind = media_type(&name, given);
         let length = place.length()?;
         // Whatever a file is called, it must not stand in the way.
         let name = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
-        Ok(Self { name, kind, gzip, length, place })
+        Ok(Self { name, kind, length, place })
     }
 
     /// Its bytes, from the first one; `sent` grows as they are taken.
@@ -136,26 +127,21 @@ async fn keep(mut from: impl AsyncRead + Unpin, shutdown: &Shutdown) -> Result<P
     Ok(Place::Kept(kept))
 }
 
-/// What a list is called when it is sent; what is no list, the server names.
-fn media_type(
-    name: &str,
-    head: &[u8],
-    given: Option<InputFormat>,
-    has_column: bool,
-) -> &'static str {
-    let format = match (looks(head), given.or_else(|| by_name(name))) {
-        (Looks::Zip, _) => InputFormat::Xlsx,
-        (Looks::Text, Some(format)) => format,
-        (Looks::Text, None) => by_beginning(head, has_column),
-        (Looks::Ole | Looks::Other(_), _) => return "application/octet-stream",
-    };
-    match format {
-        InputFormat::Csv => "text/csv",
-        InputFormat::Tsv => "text/tab-separated-values",
-        InputFormat::Text => "text/plain",
-        InputFormat::Ndjson => "application/x-ndjson",
-        InputFormat::Json => "application/json",
-        InputFormat::Xlsx => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+/// What a list is called when it is sent. Where its name says nothing, its bytes say it to the server.
+fn media_type(name: &str, given: Option<InputFormat>) -> &'static str {
+    match given.or_else(|| by_name(name)) {
+        None => "application/octet-stream",
+        Some(InputFormat::Csv) => "text/csv",
+        Some(InputFormat::Tsv) => "text/tab-separated-values",
+        Some(InputFormat::Text) => "text/plain",
+        Some(InputFormat::Ndjson) => "application/x-ndjson",
+        Some(InputFormat::Json) => "application/json",
+        Some(InputFormat::Xlsx) => {
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+        }
+        Some(InputFormat::Vcard) => "text/vcard",
+        Some(InputFormat::Ldif) => "text/ldif",
+        Some(InputFormat::Mail) => "message/rfc822",
     }
 }
 
@@ -165,20 +151,19 @@ mod tests {
 
     #[test]
     fn lists_are_sent_as_what_they_are() {
-        for (name, head, kind) in [
-            ("a.csv", "x", "text/csv"),
-            ("a.TSV.gz", "x", "text/tab-separated-values"),
-            ("a.txt", "x", "text/plain"),
-            ("a.jsonl", "x", "application/x-ndjson"),
-            ("a.json", "x", "application/json"),
-            ("a.dat", "anna@example.com\n", "text/plain"),
-            ("stdin", "name;mail\n", "text/csv"),
-            ("a.csv", "%PDF-1.7", "application/octet-stream"),
+        for (name, kind) in [
+            ("a.csv", "text/csv"),
+            ("a.TSV.gz", "text/tab-separated-values"),
+            ("a.txt.zip", "text/plain"),
+            ("a.jsonl", "application/x-ndjson"),
+            ("a.json", "application/json"),
+            ("a.vcf", "text/vcard"),
+            ("a.dat", "application/octet-stream"),
+            ("stdin", "application/octet-stream"),
         ] {
-            assert_eq!(media_type(name, head.as_bytes(), None, false), kind, "{name} {head}");
+            assert_eq!(media_type(name, None), kind, "{name}");
         }
-        assert!(media_type("a.csv", b"PK\x03\x04", None, false).ends_with("spreadsheetml.sheet"));
         let given = Some(InputFormat::Ndjson);
-        assert_eq!(media_type("a.csv", b"{}", given, false), "application/x-ndjson");
+        assert_eq!(media_type("a.csv", given), "application/x-ndjson");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method, Response};
 use serde_json::Value;
 
@@ -66,13 +66,10 @@ async fn once(
     mut told: Option<&mut Progress>,
 ) -> Result<Result<Response, Fault>> {
     let sent = Arc::new(AtomicU64::new(0));
-    let mut request = server
+    let request = server
         .request(Method::POST, "/v1/tasks", &wanted.query)
         .header(CONTENT_TYPE, source.kind)
         .header("idempotency-key", &wanted.idempotency_key);
-    if source.gzip {
-        request = request.header(CONTENT_ENCODING, "gzip");
-    }
     let patience = server.patience(PATIENCE);
     let mut sending = std::pin::pin!(
         // It watches over itself, piece by piece.

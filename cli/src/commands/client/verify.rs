@@ -21,7 +21,8 @@ use crate::args::VerifyArgs;
 use crate::commands::Context;
 use crate::commands::verify::input::Subject;
 use crate::commands::verify::report;
-use crate::commands::verify::results::ResultsFile;
+use crate::commands::verify::results::Target;
+use crate::commands::whole_file::WholeFile;
 use crate::output::{complain, readable};
 
 /// See the module.
@@ -29,16 +30,20 @@ pub async fn run(context: Context, args: VerifyArgs, url: &str) -> Result<ExitCo
     let subject = Subject::find(&args.inputs)?;
     let single = matches!(subject, Subject::Addresses(_));
     let server = Server::at(url, &args.access)?;
-    let file = ResultsFile::prepare(&subject, &args)?;
-    let to_stdout = file.as_ref().is_some_and(|file| file.path().is_none());
+    let target = Target::of(&subject, &args);
+    let to_stdout = target.as_ref().is_some_and(Target::is_stdout);
     ensure!(!(to_stdout && context.output.is_json()), "--json and --output -: stdout holds one");
     let out = if to_stdout { context.output.aside() } else { context.output };
-    if let Some(path) = file.as_ref().and_then(ResultsFile::temporary) {
+    let file = target.map(|target| {
+        let whole = WholeFile::at(target.path().to_owned(), args.force)?;
+        anyhow::Ok((whole, target.format))
+    });
+    let file = file.transpose()?;
+    if let Some(path) = file.as_ref().and_then(|(file, _)| file.temporary()) {
         context.shutdown.remove_when_stopped(path);
     }
     let started = Instant::now();
-    let has_column = args.column.is_some();
-    let source = Source::open(subject, args.input_format, has_column, &context.shutdown);
+    let source = Source::open(subject, args.input_format, &context.shutdown);
     let source = context.shutdown.or_interrupted(source).await?;
     let name = source.name.clone();
     let wanted = Wanted {
@@ -46,6 +51,9 @@ pub async fn run(context: Context, args: VerifyArgs, url: &str) -> Result<ExitCo
             ("name", Some(name.clone())),
             ("column", args.column),
             ("sheet", args.sheet),
+            ("charset", args.charset),
+            ("collapse", args.collapse.then(|| String::from("true"))),
+            ("allow_invalid", args.allow_invalid.then(|| String::from("true"))),
         ]),
         idempotency_key: new_key(&context),
     };
@@ -65,13 +73,12 @@ pub async fn run(context: Context, args: VerifyArgs, url: &str) -> Result<ExitCo
     });
     task.tell(&out);
     out.say(format!("  in {}", readable(started.elapsed())));
-    if let Some(file) = file {
-        let (path, format) = (file.path().map(Path::to_owned), file.format);
+    if let Some((file, format)) = file {
+        let path = file.path().map(Path::to_owned);
         let format_query = [("format", format.as_str().to_owned())];
         let flow = download::Flow::default();
         let shutdown = &context.shutdown;
-        let pouring =
-            download::pour(&server, &task.id, &format_query, file.target, &flow, shutdown);
+        let pouring = download::pour(&server, &task.id, &format_query, file, &flow, shutdown);
         pouring.await.with_context(|| {
             format!(
                 "the task has ended; its results are at the server: listmill results {}",

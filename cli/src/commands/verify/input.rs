@@ -1,30 +1,24 @@
 //! What is to be verified: one list, or addresses.
 //!
-//! A list is what its name says (`.csv .tsv .txt .ndjson .jsonl .json .xlsx`, each also with `.gz`), or
-//! else what its beginning looks like; whether it is packed, or a workbook, its first bytes say.
+//! A list is what its name says (`.csv .tsv .txt .ndjson .jsonl .json .xlsx .vcf .ldif .eml .mbox`, each also with
+//! `.gz`, `.zst` or `.zip`), or else what its bytes say when it is read; whether it is packed, they say alone.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use futures::{Stream, StreamExt, stream};
-use listmill_shared::app::submit::looks::{Looks, looks};
-use listmill_shared::app::submit::read::Format;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use listmill_shared::app::submit::read::{Format, Said, encoding};
+use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use crate::args::{InputFormat, VerifyArgs};
 use crate::output::complain;
 
-/// Bytes that are looked at to find out what a list is.
-pub const HEAD: usize = 16 << 10;
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
-/// RFC 1952, 2.3.1.
-pub const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// What the arguments name.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,8 +71,9 @@ impl Subject {
         let reader: Box<dyn AsyncRead + Send + Unpin> = match &self {
             Subject::Addresses(addresses) => {
                 let text = addresses.join("\n").into_bytes();
-                let format = Format::Text;
-                return Ok(List { format, gzip: false, head: text.into(), rest: None });
+                let said = Said::default();
+                let bytes = Source::Text(text.into());
+                return Ok(List { format: Format::Text, said, allow_invalid: true, bytes });
             }
             Subject::Stdin => {
                 if std::io::stdin().is_terminal() {
@@ -92,50 +87,56 @@ impl Subject {
             }
         };
         let name = self.name();
-        List::begin(&name, reader, args).await.with_context(|| name.clone())
+        let format = in_full(args.input_format.or_else(|| by_name(&name)), args).context(name)?;
+        let charset = args.charset.as_deref();
+        let known = |charset: &str| {
+            encoding(charset).with_context(|| format!("the charset {charset} is not known"))
+        };
+        let said = Said { encoding: charset.map(known).transpose()?, collapse: args.collapse };
+        let bytes = Source::Reader(reader);
+        Ok(List { format, said, allow_invalid: args.allow_invalid, bytes })
     }
 }
 
 /// A list that was opened.
 pub struct List {
     pub format: Format,
-    pub gzip: bool,
-    head: Bytes,
-    rest: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// What else was said of it.
+    pub said: Said,
+    /// Take it however much of it is no address.
+    pub allow_invalid: bool,
+    bytes: Source,
+}
+
+enum Source {
+    Text(Bytes),
+    Reader(Box<dyn AsyncRead + Send + Unpin>),
 }
 
 impl List {
-    async fn begin(
-        name: &str,
-        mut reader: Box<dyn AsyncRead + Send + Unpin>,
-        args: &VerifyArgs,
-    ) -> Result<Self> {
-        let mut head = Vec::with_capacity(HEAD);
-        while head.len() < HEAD && (&mut reader).take(HEAD as u64).read_buf(&mut head).await? > 0 {}
-        let gzip = head.starts_with(GZIP);
-        let unpacked = if gzip { unpack(&head) } else { head.clone() };
-        let format = match args.input_format.or_else(|| by_name(name)) {
-            // Whatever it is called: an archive is no text, and what is in it is looked at when it is read.
-            _ if looks(&unpacked) == Looks::Zip => InputFormat::Xlsx,
-            Some(format) => format,
-            None => by_beginning(&unpacked, args.column.is_some()),
-        };
-        let format = in_full(format, args)?;
-        Ok(Self { format, gzip, head: head.into(), rest: Some(reader) })
-    }
-
     /// Its bytes, as they come.
     pub fn bytes(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-        let rest = self.rest.map(|rest| ReaderStream::with_capacity(rest, PIECE));
-        stream::iter([Ok(self.head)]).chain(stream::iter(rest).flatten())
+        let (text, reader) = match self.bytes {
+            Source::Text(text) => (Some(Ok(text)), None),
+            Source::Reader(reader) => (None, Some(ReaderStream::with_capacity(reader, PIECE))),
+        };
+        stream::iter(text).chain(stream::iter(reader).flatten())
     }
 }
 
 /// A name without the endings that are known.
 pub fn stem(name: &str) -> &str {
-    let unpacked = strip(name, "gz").unwrap_or(name);
-    let known = ["csv", "tsv", "tab", "txt", "ndjson", "jsonl", "json", "xlsx", "xlsm"];
+    let unpacked = unpacked(name);
+    let known = [
+        "csv", "tsv", "tab", "txt", "ndjson", "jsonl", "json", "xlsx", "xlsm", "vcf", "ldif",
+        "eml", "mbox",
+    ];
     known.iter().find_map(|known| strip(unpacked, known)).unwrap_or(unpacked)
+}
+
+/// Without the ending of what it is packed with.
+fn unpacked(name: &str) -> &str {
+    ["gz", "zst", "zip"].iter().find_map(|packed| strip(name, packed)).unwrap_or(name)
 }
 
 /// `name` without `.ending`, in any case.
@@ -146,45 +147,25 @@ pub fn strip<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
 
 /// What its name says.
 pub fn by_name(name: &str) -> Option<InputFormat> {
-    let name = strip(name, "gz").unwrap_or(name);
-    match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
+    match unpacked(name).rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
         "csv" => Some(InputFormat::Csv),
         "tsv" | "tab" => Some(InputFormat::Tsv),
         "txt" => Some(InputFormat::Text),
         "ndjson" | "jsonl" => Some(InputFormat::Ndjson),
         "json" => Some(InputFormat::Json),
         "xlsx" | "xlsm" | "xls" | "ods" => Some(InputFormat::Xlsx),
+        "vcf" | "vcard" => Some(InputFormat::Vcard),
+        "ldif" | "ldi" => Some(InputFormat::Ldif),
+        "eml" | "mbox" => Some(InputFormat::Mail),
         _ => None,
     }
 }
 
-/// A text has an address and nothing else in its first line; a table has a header or several cells.
-pub fn by_beginning(head: &[u8], has_column: bool) -> InputFormat {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    let line = head.split(|b| *b == b'\n').next().unwrap_or(head);
-    if line.starts_with(b"{") {
-        return match serde_json::from_slice::<serde_json::Value>(line) {
-            Ok(object) if object.get("emails").is_none() => InputFormat::Ndjson,
-            _ => InputFormat::Json,
-        };
-    }
-    let cells = line.iter().any(|b| b",;\t|\"".contains(b));
-    match line.contains(&b'@') && !cells && !has_column {
-        true => InputFormat::Text,
-        false => InputFormat::Csv,
-    }
-}
-
-/// As much as its first bytes unpack to.
-pub fn unpack(head: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::new();
-    // It ends in the middle, so an error is certain; what came before it counts.
-    let _ = MultiGzDecoder::new(head).take(HEAD as u64).read_to_end(&mut plain);
-    plain
-}
-
-fn in_full(format: InputFormat, args: &VerifyArgs) -> Result<Format> {
+fn in_full(format: Option<InputFormat>, args: &VerifyArgs) -> Result<Format> {
     let (column, sheet) = (args.column.clone(), args.sheet.clone());
+    let Some(format) = format else {
+        return Ok(Format::Any { column, delimiter: None, sheet });
+    };
     Ok(match format {
         InputFormat::Xlsx => Format::Workbook { column, sheet },
         _ if sheet.is_some() => bail!("--sheet is for workbooks; this list is {format}"),
@@ -196,6 +177,9 @@ fn in_full(format: InputFormat, args: &VerifyArgs) -> Result<Format> {
         InputFormat::Text => Format::Text,
         InputFormat::Ndjson => Format::Ndjson,
         InputFormat::Json => Format::Json,
+        InputFormat::Vcard => Format::Cards,
+        InputFormat::Ldif => Format::Ldif,
+        InputFormat::Mail => Format::Mail,
     })
 }
 
@@ -208,6 +192,9 @@ impl Display for InputFormat {
             InputFormat::Ndjson => "NDJSON",
             InputFormat::Json => "JSON",
             InputFormat::Xlsx => "XLSX",
+            InputFormat::Vcard => "vCard",
+            InputFormat::Ldif => "LDIF",
+            InputFormat::Mail => "mail",
         })
     }
 }
@@ -258,23 +245,5 @@ mod tests {
             ["a.csv.gz", "a.b.txt", "a", ".csv", "a.dat"].map(stem),
             ["a", "a.b", "a", ".csv", "a.dat"]
         );
-    }
-
-    #[test]
-    fn a_list_without_a_name_is_what_it_looks_like() {
-        for (head, format) in [
-            ("anna@x.example\nbert@x.example\n", InputFormat::Text),
-            ("\u{feff}\n anna@x.example", InputFormat::Text),
-            ("email\nanna@x.example\n", InputFormat::Csv),
-            ("Anna;anna@x.example\n", InputFormat::Csv),
-            ("\"anna@x.example\"\n", InputFormat::Csv),
-            ("{\"email\": \"anna@x.example\"}\n{", InputFormat::Ndjson),
-            ("{\"emails\": [\"anna@x.example\"]}", InputFormat::Json),
-            ("{\n\"emails\": [\n", InputFormat::Json),
-            ("", InputFormat::Csv),
-        ] {
-            assert_eq!(by_beginning(head.as_bytes(), false), format, "{head:?}");
-        }
-        assert_eq!(by_beginning(b"anna@x.example\n", true), InputFormat::Csv);
     }
 }

@@ -92,7 +92,9 @@ impl ListReader {
     ) -> Result<Summary, ReadError> {
         // A workbook was promised, and here is a text: it may be a list all the same.
         let format = match format {
-            Format::Workbook { sheet: Some(_), .. } => return Err(looks::no_workbook()),
+            Format::Workbook { sheet: Some(_), .. } | Format::Any { sheet: Some(_), .. } => {
+                return Err(looks::no_workbook());
+            }
             Format::Workbook { column, sheet: None } => {
                 Format::Any { column: column.clone(), delimiter: None, sheet: None }
             }
