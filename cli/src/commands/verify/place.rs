@@ -49,7 +49,7 @@ pub struct Place {
 
 /// What this process makes is for nobody else from now on; returns what others would have had (the umask).
 pub fn be_private() -> u32 {
-    u32::from(rustix::process::umask(Mode::RWXG | Mode::RWXO).as_raw_mode())
+    rustix::process::umask(Mode::RWXG | Mode::RWXO).as_raw_mode()
 }
 
 impl Place {
