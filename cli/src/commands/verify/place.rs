@@ -13,9 +13,9 @@
 //!   leaves there goes with the next run.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -285,7 +285,8 @@ pub fn parent_of(path: &Path) -> &Path {
 
 /// A new folder with its lock, held. Whoever finds the lock by its name finds it held, or its holder gone.
 fn locked_folder(parent: &Path, prefix: &str) -> Result<(TempDir, File)> {
-    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+    let mode = Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix(prefix).permissions(mode).tempdir_in(parent)?;
     let new = folder.path().join("lock.new");
     let lock = OpenOptions::new().write(true).create_new(true).open(&new)?;
     lock.try_lock().context("this file system knows no locks; --progress names another folder")?;
@@ -337,8 +338,6 @@ async fn agreed(question: String) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn record() -> Record {
