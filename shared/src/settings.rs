@@ -100,6 +100,7 @@ pub struct Settings {
     pub sandbox_latency: Duration,
     pub test_task_addresses: u64,
     pub dns: String,
+    pub dns_control: String,
     pub smtp_port: u16,
     #[serde(deserialize_with = "empty_is_none")]
     pub smtp_ehlo: Option<String>,

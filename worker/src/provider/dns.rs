@@ -10,6 +10,7 @@
 //! its turn comes, so most domains cost one MX and one A query.
 
 mod lookups;
+pub mod truth;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -154,6 +155,13 @@ impl Dns {
     pub async fn addresses(&self, host: &str) -> Addresses {
         let ask = async { self.keep(self.ask_addresses(host).await) };
         fresh(&self.addresses, host, self.clock.now(), ask).await
+    }
+
+    /// Forgets every answer.
+    pub fn forget(&self) {
+        self.resolver.clear_cache();
+        self.routes.invalidate_all();
+        self.addresses.invalidate_all();
     }
 
     fn keep<T>(&self, (value, time): (T, Duration)) -> Kept<T> {

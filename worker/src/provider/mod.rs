@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use listmill_shared::app::provider::Provider;
 pub use listmill_shared::app::sandbox::Sandbox;
+use listmill_shared::domain::address::domain_to_ascii;
 use listmill_shared::domain::clock::Clock;
 use listmill_shared::domain::id::Ids;
 use listmill_shared::queue::QueueError;
 use listmill_shared::settings::{ProviderKind, ServerUrl, Settings};
 use listmill_shared::throttle::pace::Pacer;
 
+use dns::truth::KNOWN;
 use http::Http;
 use lists::ListFiles;
 use remember::Remember;
@@ -33,6 +35,9 @@ pub enum ProviderError {
     /// A setting that names no address.
     #[error("settings: smtp_source_ip must be an IP address, not {0:?}")]
     SourceIp(String),
+    /// A control name that is none.
+    #[error("settings: dns_control must name domains (with commas), or be auto or off, not {0:?}")]
+    Control(String),
     /// The engine cannot be set up.
     #[error("provider smtp: {0}")]
     Smtp(#[from] SetupError),
@@ -99,8 +104,26 @@ pub fn smtp_config(settings: &Settings) -> Result<Config, ProviderError> {
             SMTP_PORT => smtp::LANDMARKS.iter().map(|&name| name.to_owned()).collect(),
             _ => Vec::new(),
         },
+        control: control(settings)?,
         ..shipped
     })
+}
+
+/// Domains that the resolver must know.
+fn control(settings: &Settings) -> Result<Vec<String>, ProviderError> {
+    let own = settings.smtp_port != SMTP_PORT;
+    match settings.dns_control.trim() {
+        "" | "off" => Ok(Vec::new()),
+        // A resolver of one's own may know nothing else.
+        "auto" if own => Ok(Vec::new()),
+        "auto" => Ok(KNOWN.iter().map(|&name| name.to_owned()).collect()),
+        list => list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(named).collect(),
+    }
+}
+
+fn named(name: &str) -> Result<String, ProviderError> {
+    let ascii = domain_to_ascii(name).map(|ascii| ascii.to_ascii_lowercase());
+    ascii.ok_or_else(|| ProviderError::Control(name.to_owned()))
 }
 
 /// How fast each mail host is asked.

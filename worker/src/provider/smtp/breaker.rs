@@ -2,7 +2,8 @@
 //! port 25 blocked, no route, no sockets left, the proxy gone) and every verdict would be `no_connect`.
 //! The breaker says so once, stops asking, and tries by itself until it works again.
 //!
-//! The same for the resolver: one that answers for no domain makes every address temporary.
+//! The same for the resolver: one that answers for no domain makes every address temporary. And for
+//! its answers: one that lies is found out by [`super::control`], which says so here.
 //!
 //! Data: a [`Circuit`] is the failed attempts since the last connection that was made (or the last
 //! answer of the resolver). The network's is suspect when there are [`ATTEMPTS`] of them within [`WINDOW`], to [`HOSTS`] addresses and for [`DOMAINS`]
@@ -51,6 +52,17 @@ pub const LANDMARKS: &[&str] = &[
 enum Part {
     Network,
     Resolver,
+    Answers,
+}
+
+impl Part {
+    /// What is so when the trouble is over.
+    fn well(self) -> &'static str {
+        match self {
+            Part::Network | Part::Resolver => "mail hosts can be reached again",
+            Part::Answers => "the resolver tells the truth again",
+        }
+    }
 }
 
 /// An attempt that failed.
@@ -132,6 +144,8 @@ impl Circuit {
 pub struct Breaker {
     network: Mutex<Circuit>,
     resolver: Mutex<Circuit>,
+    /// Opened and closed from outside.
+    answers: Mutex<Circuit>,
     health: watch::Sender<Health>,
     setup: Arc<Setup>,
     dns: Arc<Dns>,
@@ -152,8 +166,20 @@ impl Breaker {
         metrics::gauge!("listmill_mail_hosts_unreachable").set(0.0);
         let bounds = Bounds { hosts: 0, domains: ATTEMPTS };
         let resolver = Mutex::new(Circuit { bounds, ..Circuit::default() });
-        let (network, health) = (Mutex::default(), watch::Sender::new(Health::Working));
-        Arc::new(Self { network, resolver, health, setup, dns, clock, port, landmarks, every })
+        let (network, answers) = (Mutex::default(), Mutex::default());
+        let health = watch::Sender::new(Health::Working);
+        Arc::new(Self {
+            network,
+            resolver,
+            answers,
+            health,
+            setup,
+            dns,
+            clock,
+            port,
+            landmarks,
+            every,
+        })
     }
 
     /// Whether mail hosts can be reached.
@@ -177,10 +203,25 @@ impl Breaker {
         self.worked(Part::Resolver);
     }
 
+    /// The resolver lies; `why` is for people.
+    pub fn distrust(&self, why: &Arc<str>) {
+        let number = self.circuit(Part::Answers).ended;
+        self.open(Part::Answers, number, why);
+    }
+
+    /// The resolver tells the truth again.
+    pub fn trust(&self) {
+        self.worked(Part::Answers);
+    }
+
     fn worked(&self, part: Part) {
         if self.circuit(part).worked() {
-            // Whoever still is in trouble says so again at its next test.
-            tracing::info!("mail hosts can be reached again; going on");
+            tracing::info!("{}; going on", part.well());
+            let parts = [Part::Network, Part::Resolver, Part::Answers];
+            if parts.into_iter().any(|part| self.circuit(part).open) {
+                // Whoever still is in trouble says so again at its next test.
+                return;
+            }
             metrics::gauge!("listmill_mail_hosts_unreachable").set(0.0);
             self.health.send_replace(Health::Working);
         }
@@ -211,6 +252,7 @@ impl Breaker {
         let circuit = match part {
             Part::Network => &self.network,
             Part::Resolver => &self.resolver,
+            Part::Answers => &self.answers,
         };
         circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,6 +275,8 @@ impl Breaker {
         match part {
             Part::Network => self.can_reach(suspect.and_then(|failed| failed.address)).await,
             Part::Resolver => self.can_resolve(suspect.map(|failed| failed.domain)).await,
+            // Looked at elsewhere.
+            Part::Answers => false,
         }
     }
 

@@ -66,6 +66,11 @@ impl CatchAlls {
         self.domains.invalidate(domain).await;
     }
 
+    /// Nothing is known any more.
+    pub fn forget_all(&self) {
+        self.domains.invalidate_all();
+    }
+
     /// The domain's random local part: a letter, then letters and digits, like a person's choice
     /// rather than a pattern that servers recognise.
     pub fn mailbox(&self, domain: &str) -> String {

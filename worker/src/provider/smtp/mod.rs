@@ -14,6 +14,7 @@
 //! - one address costs at most [`Config::timeout`] of a server's slowness, plus at most as much again
 //!   of waiting for its turn at each host; who waits in vain is told when to come again;
 //! - dropping the future closes what it was using at once;
+//! - nothing is concluded while the resolver does not tell living domains from dead ones ([`control`]);
 //! - the target is asked about before the random mailbox, and no rejection is believed that a server
 //!   might give to any second recipient (see [`pool::Several`]).
 
@@ -21,6 +22,7 @@ mod breaker;
 mod catch_all;
 pub mod classify;
 pub(crate) mod connection;
+mod control;
 pub mod fault;
 pub mod figures;
 mod group;
@@ -60,6 +62,7 @@ use classify::own::RulesError;
 use classify::rules::Cause;
 use classify::{Meaning, RuleName};
 use connection::Setup;
+use control::Control;
 pub use fault::{Fault, FaultKind, MAX_TEXT, Stage};
 use live_rules::LiveRules;
 pub use pool::Limits;
@@ -104,6 +107,8 @@ pub struct Config {
     pub landmarks: Vec<String>,
     /// How often it is tried whether mail hosts can be reached again.
     pub test_every: Duration,
+    /// Domains that every honest resolver knows; none = the resolver is believed.
+    pub control: Vec<String>,
     /// Ask mail hosts at loopback and private addresses too.
     pub private_hosts: bool,
     /// Lists to use instead of the shipped ones.
@@ -134,6 +139,7 @@ impl Default for Config {
             pace: None,
             landmarks: Vec::new(),
             test_every: Duration::from_secs(30),
+            control: Vec::new(),
             private_hosts: false,
             lists: ListFiles::default(),
             rules: None,
@@ -242,7 +248,8 @@ pub struct Smtp {
     dns: Arc<Dns>,
     pool: Pool,
     breaker: Arc<Breaker>,
-    catch_alls: CatchAlls,
+    catch_alls: Arc<CatchAlls>,
+    control: Arc<Control>,
 }
 
 impl Smtp {
@@ -276,14 +283,20 @@ impl Smtp {
         let dns = Arc::new(Dns::new(&config.nameservers, clock.clone())?);
         classify::warm();
         let test = (config.port, config.landmarks.clone(), config.test_every);
+        let breaker = Breaker::new(Arc::clone(&setup), Arc::clone(&dns), clock.clone(), test);
+        let catch_alls = CatchAlls::new(config.catch_all_ttl, clock.clone(), &ids);
+        let catch_alls = Arc::new(catch_alls);
+        let resolvers = (Dns::new(&config.nameservers, clock.clone())?, Arc::clone(&dns));
+        let (known, learnt) = (config.control.clone(), Arc::clone(&catch_alls));
         Ok(Self {
-            breaker: Breaker::new(Arc::clone(&setup), Arc::clone(&dns), clock.clone(), test),
+            control: Control::new(known, resolvers, learnt, Arc::clone(&breaker), ids),
+            breaker,
             setup,
             lists: LiveLists::load(config.lists.clone(), clock.now())?,
             rules: LiveRules::load(config.rules.clone(), clock.now())?,
             dns,
             pool: Pool::new(config.limits, config.pace.clone(), pacer, clock.clone()),
-            catch_alls: CatchAlls::new(config.catch_all_ttl, clock.clone(), &ids),
+            catch_alls,
             config,
             clock,
         })
@@ -308,7 +321,8 @@ impl Smtp {
             return finding;
         }
         let mut evidence = Evidence::default();
-        let outcome = self.walk(Recipient { local, domain: &ascii }, &mut evidence).await;
+        let to = Recipient { local, domain: &ascii };
+        let outcome = self.walk(to, flags.free == Some(true), &mut evidence).await;
         let mut verdict = conclude(&outcome, flags, &evidence);
         evidence.rule = Some(match verdict.reason {
             Reason::CatchAll => Cause::CatchAll.into(),

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::classify::Meaning;
 use super::classify::rules::Cause;
+use super::control::{AGAIN, ANY, DEAD, WELL_KNOWN};
 use super::session::Recipient;
 use super::{Evidence, Smtp, Stage};
 use crate::provider::dns::{Failed, MailHost, Route, order};
@@ -109,14 +110,31 @@ impl Failures {
 }
 
 impl Smtp {
-    /// Asks about `to`; `evidence` becomes what the outcome rests on.
-    pub(super) async fn walk(&self, to: Recipient<'_>, evidence: &mut Evidence) -> Outcome {
+    /// Asks about `to`; `evidence` becomes what the outcome rests on. `well_known`: its domain is a
+    /// big provider's.
+    pub(super) async fn walk(
+        &self,
+        to: Recipient<'_>,
+        well_known: bool,
+        evidence: &mut Evidence,
+    ) -> Outcome {
         if let Some(again_in) = self.breaker.again_in() {
             evidence.stage = Stage::Connect;
             evidence.note_text("not asked: mail hosts cannot be found or reached from here");
             return Outcome::put_off(Cause::NetworkDown, again_in);
         }
+        if !self.control.holds(ANY).await {
+            return not_believed(evidence);
+        }
+        let doubts = self.control.doubts();
         let outcome = self.walk_hosts(to, evidence).await;
+        let held = match needs_control(&outcome, evidence, well_known) {
+            Some(age) => self.control.holds(age).await,
+            None => true,
+        };
+        if !held || self.control.doubts() != doubts {
+            return not_believed(evidence);
+        }
         match self.breaker.again_in() {
             // It was our network, or our resolver.
             Some(again_in) if is_ours(&outcome, evidence) => {
@@ -192,6 +210,21 @@ fn hosts_of(route: Option<Route>) -> Result<Arc<[MailHost]>, (Cause, Arc<str>)> 
         Some(Route::Failed(failed)) => Err((cause_of(&failed), failed.text)),
         None => Err((Cause::DnsNoAnswer, "no answer from DNS in time".into())),
     }
+}
+
+/// How fresh a control of the resolver must be for what rests on its word alone.
+fn needs_control(outcome: &Outcome, evidence: &Evidence, well_known: bool) -> Option<Duration> {
+    match outcome.meaning.reason {
+        Reason::NoDomain | Reason::NoMx if well_known => Some(WELL_KNOWN),
+        Reason::NoDomain | Reason::NoMx => Some(DEAD),
+        _ => (evidence.stage == Stage::Dns).then_some(DEAD),
+    }
+}
+
+fn not_believed(evidence: &mut Evidence) -> Outcome {
+    *evidence = Evidence { stage: Stage::Dns, ..Evidence::default() };
+    evidence.note_text(Cause::DnsNotBelieved.why());
+    Outcome::put_off(Cause::DnsNotBelieved, AGAIN)
 }
 
 /// May it be due to our network or resolver?
