@@ -292,6 +292,29 @@ async fn refusals_say_what_to_do() {
     assert!(desk.read("list-results.csv").contains("known1@shop.test,deliverable"));
 }
 
+/// What would make verdicts wrong is said, in a line each, before the list is begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shut_port_is_told_before_a_list_is_begun() {
+    let desk = Desk::new().await;
+    desk.world.zone.mx("alive.test", 10, "mx.alive.test");
+    desk.world.zone.ip("mx.alive.test", "127.0.0.40");
+    desk.write("list.txt", "known1@shop.test\nkate@nowhere.test\n");
+    let verify = async || {
+        let mut launch = desk.launch(&["list.txt", "--force"]);
+        launch.env.push(("LISTMILL_DNS_CONTROL".into(), "alive.test".into()));
+        let outcome = run(launch, LIMIT).await.expect_success();
+        assert!(desk.read("list-results.csv").contains("kate@nowhere.test,undeliverable"));
+        let said = outcome.stderr.matches("verdicts would be wrong").count();
+        (said, outcome.stderr)
+    };
+    let (said, stderr) = verify().await;
+    assert_eq!(said, 1, "{stderr}");
+    assert!(stderr.contains("wrong: port: connections to port"), "{stderr}");
+    let _alive = desk.world.server("127.0.0.40", vec![Script::usual()]).await;
+    let (said, stderr) = verify().await;
+    assert_eq!(said, 0, "{stderr}");
+}
+
 /// Starts a list with some addresses whose server goes silent, and waits until the rest is done.
 async fn stuck(desk: &Desk, grace: &str) -> Process {
     let known: Vec<String> = (0..30).map(|n| format!("known{n}@shop.test")).collect();

@@ -8,6 +8,7 @@ pub mod client;
 pub mod demo;
 pub mod doctor;
 pub mod embedded;
+mod glance;
 mod ip;
 pub mod limits;
 pub mod migrate;

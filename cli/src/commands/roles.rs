@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::Context;
 use super::embedded::{listen, url_of};
+use super::glance::glance;
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 const LAST_BACK_OFF: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ pub async fn worker(context: Context) -> Result<ExitCode> {
         engine = app.store.engine(),
         "worker is up"
     );
+    tokio::spawn(glance(context.settings.clone(), context.clock.clone(), context.ids.clone()));
     let run = listmill_worker::run(app, provider, drain, Home::Own);
     parts.spawn(async move { Ok(run.await?) });
     until_drained(&context, parts).await

@@ -10,6 +10,7 @@ use listmill_shared::store::person_links::LinkKind;
 use serde_json::json;
 
 use super::embedded::{Embedded, listen, url_of};
+use super::glance::glance;
 use super::{Context, make_key};
 use crate::output::signed;
 
@@ -46,6 +47,7 @@ pub async fn run(context: Context) -> Result<ExitCode> {
     let drain = context.shutdown.drain.clone();
     let mut halves = Embedded::start(app.clone(), provider.clone(), listener, drain.clone());
     greet(&context, &url, provider.name(), owner.as_ref())?;
+    tokio::spawn(glance(settings.clone(), context.clock.clone(), context.ids.clone()));
     let ended = tokio::select! {
         ended = halves.ended() => ended,
         () = drain.cancelled() => Ok(()),

@@ -6,6 +6,7 @@ mod deployment;
 mod facts;
 mod hostile;
 mod later;
+mod lies;
 mod line;
 mod manners;
 mod names;

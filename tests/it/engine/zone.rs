@@ -22,6 +22,8 @@ struct Data {
     asked: HashMap<(String, RecordType), usize>,
     /// The address of every name that is not there.
     elsewhere: Option<IpAddr>,
+    /// What it says of every name, there or not.
+    lie: Option<Entry>,
 }
 
 /// See the module.
@@ -92,6 +94,27 @@ impl Zone {
         self.data.lock().unwrap().elsewhere = Some(ip.parse().unwrap());
     }
 
+    /// As a resolver that is cut off from the world: no name is there.
+    pub fn denies_all(&self) {
+        self.data.lock().unwrap().lie = Some(Entry::Fails(ResponseCode::NXDomain));
+    }
+
+    /// As in a hotel before one has logged in: every name has this address.
+    pub fn captures(&self, ip: &str) {
+        let IpAddr::V4(ip) = ip.parse().unwrap() else { panic!("IPv4") };
+        self.data.lock().unwrap().lie = Some(Entry::Records(vec![RData::A(A(ip))]));
+    }
+
+    /// No answer to anything.
+    pub fn dies(&self) {
+        self.data.lock().unwrap().lie = Some(Entry::Silent);
+    }
+
+    /// The truth from now on.
+    pub fn is_honest(&self) {
+        self.data.lock().unwrap().lie = None;
+    }
+
     /// As if it had never been there.
     pub fn forget(&self, name: &str) {
         self.data.lock().unwrap().names.remove(name);
@@ -121,7 +144,7 @@ fn answer(data: &Mutex<Data>, question: &[u8]) -> Option<Vec<u8>> {
     let entry = {
         let mut data = data.lock().unwrap();
         *data.asked.entry((name.clone(), query.query_type())).or_default() += 1;
-        let found = data.names.get(&name).cloned();
+        let found = data.lie.clone().or_else(|| data.names.get(&name).cloned());
         let elsewhere = data.elsewhere.map(|ip| match ip {
             IpAddr::V4(ip) => Entry::Records(vec![RData::A(A(ip))]),
             IpAddr::V6(ip) => Entry::Records(vec![RData::AAAA(AAAA(ip))]),

@@ -68,7 +68,7 @@ async fn mail(context: &Context, findings: &UnboundedSender<Finding>) {
     let problem = match smtp_config(settings) {
         Err(error) => Some(error.to_string()),
         Ok(config) => {
-            let (targets, clock) = (Targets::default(), &context.clock);
+            let (targets, clock) = (Targets::of(&config), &context.clock);
             let looked = examine(&config, &targets, clock, &context.ids, findings.clone()).await;
             looked.err().map(|error| error.to_string())
         }

@@ -39,6 +39,8 @@ use self::input::{List, Subject};
 use self::place::Place;
 use self::report::Counts;
 use self::results::{ResultsFile, Target};
+
+use super::glance::glance;
 use super::{Context, sqlite_url};
 use crate::args::{ResultsFormat, VerifyArgs};
 use crate::output::{Output, Progress, complain, grouped, readable};
@@ -154,6 +156,11 @@ async fn verify(
     let (name, single) = (subject.name(), matches!(subject, Subject::Addresses(_)));
     let mut mill = Mill::start(context, args, single, place).await?;
     let verified = async {
+        let settings = mill.app.settings.as_ref().clone();
+        let looking = tokio::spawn(glance(settings, context.clock.clone(), context.ids.clone()));
+        if !single {
+            context.shutdown.or_interrupted(async { Ok(looking.await?) }).await?;
+        }
         let id = match mill.begun().await? {
             Some(id) => id,
             None => {

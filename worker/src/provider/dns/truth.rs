@@ -13,7 +13,7 @@ use super::{Dns, Failed, Route};
 /// Domains of big mail providers, which the world's resolvers know.
 pub const KNOWN: &[&str] = &["gmail.com", "outlook.com", "yahoo.com"];
 /// How long one look-up may take.
-const LOOK_UP: Duration = Duration::from_secs(4);
+const LOOK_UP: Duration = Duration::from_secs(3);
 
 /// Why a resolver is not to be believed.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -35,7 +35,7 @@ pub const DEAD: Duration = Duration::from_secs(10);
 /// For a well-known domain that is not there.
 pub const WELL_KNOWN: Duration = Duration::from_secs(1);
 /// When a control that was bad is tried again.
-pub const AGAIN: Duration = Duration::from_secs(5);
+pub const AGAIN: Duration = Duration::from_secs(2);
 /// A resolver that is silent once may be busy.
 const TRIES: usize = 2;
 
