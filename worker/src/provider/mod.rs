@@ -122,8 +122,11 @@ fn control(settings: &Settings) -> Result<Vec<String>, ProviderError> {
 }
 
 fn named(name: &str) -> Result<String, ProviderError> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-._".contains(&c);
     let ascii = domain_to_ascii(name).map(|ascii| ascii.to_ascii_lowercase());
-    ascii.ok_or_else(|| ProviderError::Control(name.to_owned()))
+    ascii
+        .filter(|ascii| ascii.bytes().all(plain))
+        .ok_or_else(|| ProviderError::Control(name.to_owned()))
 }
 
 /// How fast each mail host is asked.
@@ -155,5 +158,27 @@ pub(crate) fn host_name() -> String {
     match name.trim() {
         "" => String::from("localhost"),
         name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resolver_must_know_what_the_settings_name() {
+        let known = |port: &str, names: &str| {
+            let env = [("LISTMILL_SMTP_PORT", port), ("LISTMILL_DNS_CONTROL", names)];
+            let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            smtp_config(&Settings::load(None, env).unwrap()).map(|config| config.control).ok()
+        };
+        assert_eq!(known("25", "auto").unwrap(), KNOWN);
+        assert_eq!(known("2500", "auto").unwrap(), [""; 0]);
+        assert_eq!(known("25", "off").unwrap(), [""; 0]);
+        assert_eq!(
+            known("2500", "One.test, bücher.test,").unwrap(),
+            ["one.test", "xn--bcher-kva.test"]
+        );
+        assert_eq!(known("25", "no domain"), None);
     }
 }
