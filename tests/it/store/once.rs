@@ -2,7 +2,7 @@
 //! a task; and what a batch remembers of leases that ended without a word.
 
 use futures::future::join_all;
-use listmill_shared::app::submit::read::Format;
+use listmill_shared::app::submit::read::{Format, Said};
 use listmill_shared::app::submit::{Accepted, Submission};
 use listmill_shared::domain::batch::{After, Held, LOST_ALONE};
 use listmill_shared::domain::id::CheckId;
@@ -104,12 +104,14 @@ async fn submit(world: &World) -> Accepted {
         key_limited: false,
         sandbox: false,
         format: Format::Text,
+        said: Said::default(),
         gzip: false,
+        allow_invalid: true,
         name: None,
         allow_partial: false,
         dry_run: false,
         idempotency: Some((request, String::new())),
-        answer: |_, _| (201, String::new()),
+        answer: |_, _, _| (201, String::new()),
     };
     let body = futures::stream::iter([Ok("anna@example.com\n".to_owned().into())]);
     world.app.submit(submission, body).await.expect("a task")

@@ -89,7 +89,7 @@ async fn what_a_crash_undoes_of_a_submission_is_missed(world: World) {
     store.open_task(&new, START).await.expect("open");
     let batch = |no: i32| {
         let mut encoder = BatchEncoder::new().expect("encoder");
-        encoder.push("kate@example.com", true);
+        encoder.push("kate@example.com", true, None);
         let payload = encoder.finish().expect("payload");
         NewBatch { no, first_seq: no.into(), addresses: 1, chargeable: 1, payload }
     };
@@ -107,6 +107,8 @@ async fn what_a_crash_undoes_of_a_submission_is_missed(world: World) {
         stored: 2,
         header: None,
         delimiter: b',',
+        bom: false,
+        crlf: true,
     };
     let mut tx = store.begin().await.expect("begin");
     store.accept_task(&mut tx, id, &accept, START).await.expect_err("something is missing");

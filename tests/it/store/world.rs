@@ -1,7 +1,7 @@
 //! One database, one account, a clock that stands still, and hands to do a worker's part.
 
 use listmill_shared::app::App;
-use listmill_shared::app::submit::read::Format;
+use listmill_shared::app::submit::read::{Format, Said};
 use listmill_shared::app::submit::{Accepted, Submission, SubmitError};
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::batch::{
@@ -96,12 +96,14 @@ impl World {
             key_limited: false,
             sandbox,
             format: Format::Text,
+            said: Said::default(),
             gzip: false,
+            allow_invalid: true,
             name: None,
             allow_partial,
             dry_run: false,
             idempotency: None,
-            answer: |_, _| (201, String::new()),
+            answer: |_, _, _| (201, String::new()),
         };
         let body = futures::stream::iter([Ok(list.to_owned().into())]);
         match self.app.submit(submission, body).await? {
