@@ -58,7 +58,7 @@ fn json_cases() -> Vec<Case> {
         Case::new("cut off", JSON, "{\"emails\": [\"a@example.com\",").with_position(),
         Case::new("trailing comma", JSON, "{\"emails\":\n[\"a@example.com\",]}").with_position(),
         Case::new("rubbish after it", JSON, "{\"emails\":[\"a@example.com\"]} x").with_position(),
-        Case::new("an array", JSON, "[\"a@example.com\"]").or_422(),
+        Case::new("an array of numbers", JSON, "[7]").or_422(),
         Case::new("emails missing", JSON, "{\"name\":\"x\"}").or_422().says(emails),
         Case::new("emails null", JSON, "{\"emails\":null}").or_422().says(emails),
         Case::new("emails a string", JSON, "{\"emails\":\"a@example.com\"}").or_422().says(emails),
@@ -83,23 +83,48 @@ fn list_cases() -> Vec<Case> {
             .says(&["first", "second"]),
         Case::new("empty CSV", CSV, "").or_422(),
         Case::new("CSV of a header only", CSV, "email\n").or_422(),
-        Case::new("CSV, non-UTF-8", CSV, b"email\na@example.com\nb\xff@example.com\n".to_vec())
-            .or_422()
-            .with_position(),
+        Case::new(
+            "CSV, non-UTF-8",
+            "text/csv; charset=utf-8",
+            b"email\na@example.com\nb\xff@example.com\n".to_vec(),
+        )
+        .or_422()
+        .with_position(),
         Case::new("CSV, NUL", CSV, b"email\na@example.com\nb\0@example.com\n".to_vec())
             .or_422()
             .with_position(),
         Case::new("CSV, a line of 1 MB", CSV, long_line.clone()).status(too_long).with_position(),
         Case::new("empty text", TEXT, "").or_422(),
         Case::new("blank lines", TEXT, "\n\r\n  \n").or_422(),
-        Case::new("text, non-UTF-8", TEXT, b"a@example.com\n\xc3\x28@example.com\n".to_vec())
-            .or_422()
-            .with_position(),
+        Case::new(
+            "text, non-UTF-8",
+            "text/plain; charset=utf-8",
+            b"a@example.com\n\xc3\x28@example.com\n".to_vec(),
+        )
+        .or_422()
+        .with_position(),
         Case::new("text, NUL", TEXT, b"a@example.com\n\0\n".to_vec()).or_422().with_position(),
         Case::new("text, a line of 1 MB", TEXT, long_line).status(too_long).with_position(),
         Case::new("NDJSON, second line broken", NDJSON, "{\"email\":\"a@b.example\"}\n{oops\n")
             .with_position(),
-        Case::new("NDJSON, no email", NDJSON, "{\"mail\":\"a@b.example\"}\n").or_422(),
+        Case::new("NDJSON, no email", NDJSON, "{\"name\":\"Ada\"}\n").or_422(),
+        Case::new("charset that is none", "text/csv; charset=klingon", "a@b.example\n")
+            .status(&[415])
+            .says(&["klingon"]),
+        Case::new("CSV, a quote left open", CSV, "name,email\n\"A,a@b.example\nB,c@b.example\n")
+            .or_422()
+            .with_position(),
+        Case::new("a web page", CSV, "<!DOCTYPE html><table>").status(&[415]).says(&["web page"]),
+        Case::new(
+            "Shift_JIS that is none",
+            "text/plain; charset=shift_jis",
+            b"a@b.example\n\x81".to_vec(),
+        )
+        .or_422()
+        .with_position(),
+        Case::new("mostly no addresses", TEXT, "x\n".to_owned() + &names())
+            .status(&[422])
+            .says(&["allow_invalid=true", "no @"]),
         Case::new("wrong type", "application/xml", "<a/>").status(&[415]),
         Case::new("type that is none", "rubbish", "a@example.com").status(&[415]),
         Case::new("multipart without a boundary", "multipart/form-data", "x").or_422(),
@@ -110,6 +135,11 @@ fn list_cases() -> Vec<Case> {
         )
         .or_422(),
     ]
+}
+
+/// Names that are no addresses, enough to be doubted.
+fn names() -> String {
+    (0..30).map(|no| format!("Person {no}\n")).collect()
 }
 
 /// "line 3", "byte 17", "row 2", "column 5"; also "3rd line".

@@ -34,6 +34,7 @@ mod key_service;
 mod keys;
 mod layers;
 mod leaks;
+mod lists;
 mod manners;
 mod memory;
 mod outage;

@@ -112,13 +112,15 @@ async fn out_and_in_again(size: Size) {
     client.wait_completed(&second).await;
     let (before, after) = (archive::sheets(&out), archive::sheets(&xlsx(&second).await));
     assert_eq!(before[0].len(), after[0].len(), "every row is there");
-    let width = before[0][0].len();
+    // Our columns are there once, with what was found this time.
+    assert_eq!(before[0][0], after[0][0]);
+    let own = |row: &[String]| {
+        let mut own = row[..row.len().min(3)].to_vec();
+        own.resize(3, String::new());
+        own
+    };
     for (before, after) in before[0].iter().zip(&after[0]) {
-        let mut before = before.clone();
-        before.resize(width, String::new());
-        let mut after = after[..width.min(after.len())].to_vec();
-        after.resize(width, String::new());
-        assert_eq!(before, after, "to the last character");
+        assert_eq!(own(before), own(after), "to the last character");
     }
     app.finish().await;
 }
@@ -211,8 +213,7 @@ async fn what_is_no_workbook() {
         ("a password", ole("EncryptedPackage"), 415, "password"),
         ("a PDF", b"%PDF-1.7\n...".to_vec(), 415, "PDF"),
         ("a web page", b"<html><table>".to_vec(), 415, "web page"),
-        ("a text", b"email\na@x.example\n".to_vec(), 415, "text/csv"),
-        ("an archive", zip("list.csv"), 415, "Unpack it"),
+        ("an archive of another file", zip("list.csv"), 400, "No column"),
         ("a document", zip("word/document.xml"), 415, "Word"),
         ("half a workbook", book[..book.len() / 2].to_vec(), 422, "cannot be read"),
         ("a damaged one", damaged, 422, "cannot be read"),

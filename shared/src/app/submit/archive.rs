@@ -6,6 +6,7 @@ use std::io::{BufReader, Read, Seek};
 
 use zip::ZipArchive;
 use zip::read::ZipFile;
+use zip::result::ZipError;
 
 use super::read::{Format, ReadError, check_directory};
 use crate::app::temporary::TemporaryFile;
@@ -29,8 +30,12 @@ pub(super) struct List {
     pub packed: u64,
 }
 
-/// Looks into it.
-pub(super) fn open(mut file: TemporaryFile) -> Result<Opened, ReadError> {
+/// Looks into it; `said` is what it was said to be.
+pub(super) fn open(mut file: TemporaryFile, said: &Format) -> Result<Opened, ReadError> {
+    let broken = |error: &ZipError| match said {
+        Format::Workbook { .. } => ReadError::BrokenWorkbook { problem: error.to_string() },
+        _ => broken(error),
+    };
     check_directory(&mut file)?;
     file.rewind().map_err(ReadError::Io)?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| broken(&error))?;
@@ -42,7 +47,8 @@ pub(super) fn open(mut file: TemporaryFile) -> Result<Opened, ReadError> {
     // Office, OpenDocument and the like: who reads workbooks knows them apart.
     let is_document = |name: &String| {
         let parts = ["[content_types].xml", "_rels/.rels", "content.xml", "mimetype"];
-        parts.contains(&name.as_str()) || name.starts_with("index/") || name.starts_with("xl/")
+        let folders = ["index/", "xl/", "word/", "ppt/"];
+        parts.contains(&name.as_str()) || folders.iter().any(|folder| name.starts_with(folder))
     };
     if names.iter().any(is_document) {
         let mut file = archive.into_inner().into_inner();
@@ -109,7 +115,7 @@ fn refused(what: &str, hint: &'static str) -> ReadError {
     ReadError::NotAList { what: what.to_owned(), hint }
 }
 
-fn broken(error: &zip::result::ZipError) -> ReadError {
+fn broken(error: &ZipError) -> ReadError {
     let what = format!("a ZIP archive that cannot be read ({error})");
     refused(&what, "Pack the list again, or send it unpacked.")
 }

@@ -225,7 +225,9 @@ pub fn read(
     dedupe_key: [u8; 32],
     sink: Sink<'_>,
 ) -> Result<Summary, ReadError> {
-    let mut decoded = Decoded::new(input, said.encoding)?;
+    // JSON is UTF-8 between systems (RFC 8259, 8.1): there is nothing to be found out.
+    let is_json = matches!(format, Format::Json | Format::Ndjson);
+    let mut decoded = Decoded::new(input, said.encoding.or(is_json.then_some(encoding_rs::UTF_8)))?;
     let mut head = Vec::new();
     (&mut decoded).take(sniff::HEAD as u64).read_to_end(&mut head).map_err(ReadError::from_io)?;
     let format = sniff::format(&String::from_utf8_lossy(&head), format)?;

@@ -66,7 +66,7 @@ impl ListReader {
             }
             Looks::Text => return self.read_text(whole, format, packing, sink),
         };
-        match archive::open(file)? {
+        match archive::open(file, format)? {
             Opened::Workbook(file) => self.read_workbook(file, sink),
             Opened::List(mut list) => {
                 let (name, packed) = (list.name.clone(), list.packed);
