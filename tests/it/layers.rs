@@ -40,7 +40,7 @@ const RULES: &[Rule] = &[
     Rule { under: "shared/src", except: &[], never: &["axum::", "apalis::"] },
     Rule {
         under: "shared/src",
-        except: &["shared/src/app/submit/read/workbook/"],
+        except: &["shared/src/app/submit/read/workbook/", "shared/src/app/submit/archive.rs"],
         never: &["calamine::", "zip::"],
     },
     Rule {

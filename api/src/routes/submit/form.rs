@@ -12,7 +12,8 @@ use listmill_shared::app::submit::{Accepted, SubmitError};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use utoipa::ToSchema;
 
-use super::{ANY, Intake, Plan, SubmitParams, WORKBOOKS, content_type, format, gzip, name};
+use super::plan::{ANY, WORKBOOKS, content_type, format, name};
+use super::{Intake, Plan, SubmitParams, gzip};
 use crate::extract::{MediaType, linger};
 use crate::problem::{
     BODY_IDLE, INVALID_MULTIPART, Problem, UNSUPPORTED_ENCODING, UNSUPPORTED_MEDIA_TYPE,
