@@ -83,7 +83,8 @@ async fn runs_to_its_end(size: Size) {
     let reply = client.post("/v1/tasks", &json!({ "name": "March", "emails": emails })).await;
     let reply = reply.expect(201);
     let mut created = reply.json();
-    let list = created.as_object_mut().and_then(|task| task.remove("list")).expect("how it was read");
+    let list =
+        created.as_object_mut().and_then(|task| task.remove("list")).expect("how it was read");
     assert_eq!((&list["format"], &list["encoding"]), (&json!("json"), &json!("UTF-8")));
     assert_task_shape(&created);
     let id = created["id"].as_str().expect("id").to_owned();

@@ -80,3 +80,30 @@ async fn a_list_is_dropped() {
     browser.finish().await;
     app.finish().await;
 }
+
+/// How a list was read is seen before it starts; one that is probably the wrong file is doubted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_understood_before_it_starts() {
+    let app = browsed(Size::Embedded).start().await;
+    let login = app.person(1_000).await;
+    let browser = login.browse(&app).await;
+    let rows: String = (1..=20).map(|no| format!("Jörg {no};J <person{no}@Shop.test>\n")).collect();
+    let list = format!("Email;Contact\n{rows}");
+    let bytes = list.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect();
+    let file = browser.file("contacts.csv", bytes);
+    browser.file_field("List file").choose_file(&file).await;
+    browser.wait_for("column=Contact").await;
+    browser.wait_for("encoding windows-1252").await;
+    browser.assert_accessible("a list that is doubted").await;
+    browser.field("Column").fill("Contact").await;
+    browser.button("Count and price").click().await;
+    browser.wait_for("J <person1@Shop.test>").await;
+    browser.wait_for("person1@shop.test").await;
+    browser.assert_accessible("a list before it starts").await;
+    browser.button("Start verification").click().await;
+    browser.row("contacts").wait_long_for("completed", WORK).await;
+    let task = task_when(&app, &login, "completed", |t| t["status"] == "completed").await;
+    assert_eq!(task["counts"]["deliverable"], 20, "{task}");
+    browser.finish().await;
+    app.finish().await;
+}
