@@ -208,7 +208,8 @@ fn check_dot_atom(local: &str) -> Result<(), SyntaxError> {
     if after_dot {
         return Err(SyntaxError::LocalDot);
     }
-    if !ascii && !(local.chars().all(is_local_char) && joins_letters(local)) {
+    let is_utf8_local = || local.chars().all(is_local_char) && joins_letters(local);
+    if !(ascii || is_utf8_local()) {
         return Err(SyntaxError::LocalCharacter);
     }
     Ok(())

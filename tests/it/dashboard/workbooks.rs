@@ -89,7 +89,8 @@ async fn a_list_is_understood_before_it_starts() {
     let browser = login.browse(&app).await;
     let rows: String = (1..=20).map(|no| format!("Jörg {no};J <person{no}@Shop.test>\n")).collect();
     let list = format!("Email;Contact\n{rows}");
-    let bytes = list.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect();
+    let bytes: Vec<u8> =
+        list.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect();
     let file = browser.file("contacts.csv", bytes);
     browser.file_field("List file").choose_file(&file).await;
     browser.wait_for("column=Contact").await;

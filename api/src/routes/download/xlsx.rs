@@ -32,13 +32,15 @@ pub fn write<W: Write + Seek>(
                 Cell::Number(number) => Some(Value::Number(i64::from(number))),
                 Cell::Time(_) => Some(Value::Text(&at)),
             });
-            workbook.row(theirs.iter().map(value).chain(ours).chain(extra.iter().map(value)))?;
+            let (theirs, extra) =
+                (theirs.iter().map(|cell| value(cell)), extra.iter().map(|cell| value(cell)));
+            workbook.row(theirs.chain(ours).chain(extra))?;
         }
     }
     workbook.finish()
 }
 
-fn value<'a>(cell: &'a Cow<'_, str>) -> Option<Value<'a>> {
+fn value(cell: &str) -> Option<Value<'_>> {
     Some(Value::Text(cell)).filter(|_| !cell.is_empty())
 }
 

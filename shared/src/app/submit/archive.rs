@@ -56,12 +56,11 @@ pub(super) fn open(mut file: TemporaryFile, said: &Format) -> Result<Opened, Rea
         return Ok(Opened::Workbook(file));
     }
     let mut lists = Vec::new();
-    for at in 0..archive.len() {
+    for (at, name) in names.iter().enumerate() {
         let part = archive.by_index_raw(at).map_err(|error| broken(&error))?;
-        let name = names[at].clone();
         let last = name.rsplit('/').next().unwrap_or_default();
         if part.is_file() && !name.starts_with("__macosx/") && !last.starts_with('.') {
-            lists.push((at, name, part.compressed_size()));
+            lists.push((at, name.clone(), part.compressed_size()));
         }
     }
     match lists.len() {

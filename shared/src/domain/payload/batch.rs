@@ -98,7 +98,7 @@ fn write_shortened(out: &mut Vec<u8>, text: &str) {
         return;
     }
     let end = text.floor_char_boundary(MAX_SUBMITTED - '…'.len_utf8());
-    out.extend_from_slice(text[..end].as_bytes());
+    out.extend_from_slice(&text.as_bytes()[..end]);
     out.extend_from_slice("…".as_bytes());
 }
 
