@@ -8,7 +8,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
 const ABOUT: &str = "\
-Bulk e-mail verification.
+Bulk email verification.
 
 Submit a list with `POST /v1/tasks`, follow the task with `GET /v1/tasks/{id}` or its events, and \
 read `GET /v1/tasks/{id}/results` as pages, CSV or NDJSON. Tasks, results and credits belong to the \

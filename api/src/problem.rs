@@ -78,7 +78,7 @@ kinds! {
     LINK_GONE = 410 "link_gone" "This link was used or has expired";
     BODY_TOO_LARGE = 413 "body_too_large" "The body is too large";
     GZIP_BOMB = 413 "gzip_bomb" "The body unpacks to far more than was sent";
-    UNSUPPORTED_MEDIA_TYPE = 415 "unsupported_media_type" "The body is of a type that is not taken here";
+    UNSUPPORTED_MEDIA_TYPE = 415 "unsupported_media_type" "Unsupported content type";
     UNSUPPORTED_ENCODING = 415 "unsupported_encoding" "The body is packed in a way that is not taken here";
     TOO_MANY_STREAMS = 429 "too_many_streams" "Too many streams of this account";
     BEYOND_XLSX = 422 "beyond_xlsx" "The results do not fit into a spreadsheet";

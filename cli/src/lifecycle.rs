@@ -73,13 +73,16 @@ impl Shutdown {
         let watched = shutdown.clone();
         tokio::spawn(async move {
             let Some(signal) = signals.next().await else { return };
+            let again = match signal.name() {
+                "SIGINT" => String::from("Press Ctrl-C again to quit now."),
+                name => format!("Send {name} again to quit now."),
+            };
             complain(&match grace {
                 Some(grace) => format!(
-                    "{}: draining, for {} s at most; the same again stops at once",
-                    signal.name(),
+                    "Stopping: waiting up to {} s for work in progress. {again}",
                     grace.as_secs_f64()
                 ),
-                None => format!("{}: stopping; the same again stops at once", signal.name()),
+                None => format!("Stopping. {again}"),
             });
             watched.first.store(signal.exit_code(), Ordering::SeqCst);
             watched.drain.cancel();

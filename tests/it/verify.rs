@@ -357,7 +357,7 @@ async fn interrupted_twice_it_stops_and_writes_nothing() {
     let mut process = stuck(&desk, "60s").await;
     process.signal("TERM");
     eventually("it drains", LIMIT, || async {
-        process.output().contains("draining").then_some(())
+        process.output().contains("Stopping: waiting").then_some(())
     })
     .await;
     process.signal("TERM");

@@ -10,8 +10,8 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
-use listmill_shared::app::submit::read::{Book, Sample, Understood};
-use listmill_shared::app::submit::{Accepted, SubmitError};
+use listmill_shared::app::submit::read::{Book, Column, Sample, Understood};
+use listmill_shared::app::submit::{Accepted, Likely, MostlyInvalid, SubmitError};
 use listmill_shared::domain::clock::Millis;
 use listmill_shared::domain::task::{Submitted, Task};
 
@@ -65,9 +65,8 @@ impl Read {
     fn new(page: &Page, understood: &Understood) -> Self {
         let Understood { format, encoding, columns, likely_duplicates, .. } = understood;
         let mut manner = filled("tasks.read_as", &[("format", format), ("encoding", encoding)]);
-        let called = |column: &listmill_shared::app::submit::read::Column| {
-            column.name.clone().unwrap_or_else(|| column.number.to_string())
-        };
+        let called =
+            |column: &Column| column.name.clone().unwrap_or_else(|| column.number.to_string());
         let names: Vec<String> = columns.iter().map(called).collect();
         if !names.is_empty() {
             manner.push(' ');
@@ -128,6 +127,28 @@ impl Check {
             missing: (refused && cost > balance).then(|| too_poor(page, cost, balance)),
         }
     }
+}
+
+/// Why a list is not taken as it is, in the words of the form.
+fn doubtful(page: &Page, doubt: &MostlyInvalid) -> String {
+    let likely = match &doubt.likely {
+        Likely::OtherColumn { taken, better } => {
+            filled("tasks.other_column", &[("taken", taken), ("better", better)])
+        }
+        Likely::WrongColumn { taken } => filled("tasks.wrong_column", &[("taken", taken)]),
+        Likely::Encoding(encoding) => filled("tasks.wrong_encoding", &[("encoding", encoding)]),
+        Likely::WrongFile => text("tasks.wrong_file").to_owned(),
+        Likely::Damaged => text("tasks.damaged").to_owned(),
+    };
+    let (invalid, unique) = (page.n(doubt.invalid), page.n(doubt.unique));
+    let samples = doubt.samples();
+    let with = [
+        ("invalid", invalid.as_str()),
+        ("unique", &unique),
+        ("samples", &samples),
+        ("likely", &likely),
+    ];
+    filled("tasks.doubt", &with)
 }
 
 fn too_poor(page: &Page, cost: i64, balance: i64) -> String {
@@ -202,7 +223,7 @@ async fn receive(
             let page = Page::new(&viewer, "tasks");
             let mut check = Check::new(&page, submitted, cost, balance, api.app.settings.credits);
             check.read = Some(Read::new(&page, &understood));
-            check.doubt = doubt.map(|doubt| doubt.to_string());
+            check.doubt = doubt.map(|doubt| doubtful(&page, &doubt));
             check.book = book.map(|book| Sheet::new(book, by_script(headers)));
             answered(&api, &viewer, headers, Some(check), None, StatusCode::OK).await
         }
@@ -246,6 +267,7 @@ async fn not_taken(
         NotTaken::Refused(SubmitError::Insufficient { needed, balance }) => {
             (402, too_poor(&page, needed, balance))
         }
+        NotTaken::Refused(SubmitError::MostlyInvalid(doubt)) => (422, doubtful(&page, &doubt)),
         NotTaken::Refused(error) => words(&Problem::from(error)),
         NotTaken::Problem(problem) => words(&problem),
     };

@@ -76,7 +76,7 @@ impl App {
         self.store.wanted_entries(account, wanted, before, limit).await
     }
 
-    /// Makes an account with `credits` e-mail credits.
+    /// Makes an account with `credits` email credits.
     pub async fn create_account(
         &self,
         email: &str,

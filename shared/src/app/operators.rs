@@ -342,8 +342,14 @@ impl App {
         let before = self.store.balance(account, kind).await?;
         match before.checked_add(amount).is_none_or(|after| after < 0) {
             true => {
-                let kind = kind.as_str();
-                let want = format!("cannot be booked: {before} {kind} credits is all there is");
+                let want = match amount < 0 {
+                    true => format!(
+                        "is too much: {} credits cannot be removed, the {} balance is {before}",
+                        amount.unsigned_abs(),
+                        kind.as_str()
+                    ),
+                    false => String::from("is more than a balance can hold"),
+                };
                 Err(("amount", want).into())
             }
             false => Ok(()),

@@ -1,4 +1,4 @@
-//! E-mail addresses: one canonical text per mailbox, and a syntax verdict.
+//! Email addresses: one canonical text per mailbox, and a syntax verdict.
 //!
 //! Data: the canonical text is `local@domain`. The local part is kept exactly as given (only
 //! needless quotes are dropped); the domain is lower case and in Unicode (U-label) form, so
@@ -31,7 +31,7 @@ pub struct Normalised {
     pub syntax: Result<(), SyntaxError>,
 }
 
-/// Why a text is not an e-mail address. The messages are for the owner of the list.
+/// Why a text is not an email address. The messages are for the owner of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SyntaxError {
     #[error("the address is empty")]

@@ -16,6 +16,7 @@
 //! entities and percent-encoding.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
 
@@ -310,10 +311,11 @@ fn take_angles(mailbox: &str, depth: usize, found: &mut Vec<Found>) -> bool {
         rest = &behind[close + 1..];
     }
     beside.extend(words(rest).into_iter().map(|word| (inside.len(), word)));
+    let known: HashSet<String> =
+        inside.iter().map(|address| address.to_ascii_lowercase()).collect();
     beside.retain_mut(|(_, word)| {
         *word = stripped(word, depth).to_owned();
-        let known = inside.iter().any(|address| address.eq_ignore_ascii_case(word));
-        !known && is_valid(word)
+        !known.contains(&word.to_ascii_lowercase()) && is_valid(word)
     });
     if let ([address], []) = (&inside[..], &beside[..]) {
         found.push(Found { stood: mailbox.to_owned(), address: (*address).to_owned() });

@@ -77,7 +77,7 @@ impl Store {
                 let id = row.account_id;
                 let single = checks.iter().find(|(account, ..)| *account == id);
                 let (check_held, check_charged) = single.map_or((0, 0), |(_, h, c)| (*h, *c));
-                // Only e-mail credits are held and charged.
+                // Only email credits are held and charged.
                 let email = i64::from(row.kind == "email");
                 Books {
                     account: id,

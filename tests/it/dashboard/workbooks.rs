@@ -93,7 +93,7 @@ async fn a_list_is_understood_before_it_starts() {
         list.chars().map(|c| u8::try_from(u32::from(c)).expect("Latin-1")).collect();
     let file = browser.file("contacts.csv", bytes);
     browser.file_field("List file").choose_file(&file).await;
-    browser.wait_for("column=Contact").await;
+    browser.wait_for("write Contact into the field Column").await;
     browser.wait_for("encoding windows-1252").await;
     browser.assert_accessible("a list that is doubted").await;
     browser.field("Column").fill("Contact").await;

@@ -19,7 +19,7 @@ const ALIVE: &str = "alive.test";
 const DOMAINS: usize = 6;
 
 async fn a_resolver_that_knows_no_domain_concludes_nothing(size: Size) {
-    nothing_is_concluded(size, "does not know the world's names", |world| world.zone.denies_all())
+    nothing_is_concluded(size, "cannot resolve public domains", |world| world.zone.denies_all())
         .await;
 }
 

@@ -90,7 +90,7 @@ impl Task {
             pause => out.say(format!("  {pause}")),
         }
         out.say(format!(
-            "  {} of {} addresses have a result ({} duplicates beside them); {} credits charged",
+            "  {} of {} unique addresses have a result, {} duplicates; {} credits charged",
             grouped(processed),
             grouped(unique),
             grouped(duplicates),

@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use listmill_shared::app::App;
 use listmill_shared::app::provider::{Health, Provider};
 use listmill_shared::app::submit::read::ReadError;
-use listmill_shared::app::submit::{Accepted, BodyError, Submission, SubmitError};
+use listmill_shared::app::submit::{Accepted, BodyError, Likely, Submission, SubmitError};
 use listmill_shared::domain::audit::Origin;
 use listmill_shared::domain::id::{AccountId, TaskId};
 use listmill_shared::domain::task::{Task, TaskStatus};
@@ -224,10 +224,10 @@ impl Outcome {
                 let rate = (done - self.before) as f64 / self.took.as_secs_f64().max(1e-3);
                 let now = match self.before {
                     0 => String::new(),
-                    before => format!(", {} of them now,", grouped((done - before).unsigned_abs())),
+                    before => format!(" ({} of them now)", grouped((done - before).unsigned_abs())),
                 };
                 out.say(format!(
-                    "{} addresses ({} duplicates beside them){now} in {}, {rate:.1}/s\n",
+                    "{} unique addresses{now}, {} duplicates, in {}, {rate:.1}/s\n",
                     grouped(done.unsigned_abs()),
                     grouped(submitted.duplicates.unsigned_abs()),
                     readable(self.took)
@@ -434,12 +434,27 @@ fn refused(name: &str, error: SubmitError) -> anyhow::Error {
             anyhow!("{name}: {error} The option is --sheet.")
         }
         SubmitError::MostlyInvalid(wrong) => {
-            // In the words of a shell.
-            let said = wrong.to_string();
-            let said = said
-                .replace("allow_invalid=true", "--allow-invalid")
-                .replace("column=", "--column ");
-            anyhow!("{name}: {}", said.replace("charset=", "--charset"))
+            let likely = match &wrong.likely {
+                Likely::OtherColumn { taken, better } => format!(
+                    "they were taken from the column \"{taken}\"; --column \"{better}\" has more addresses"
+                ),
+                Likely::WrongColumn { taken } => {
+                    format!(
+                        "the column \"{taken}\" is probably the wrong one: --column names another"
+                    )
+                }
+                Likely::Encoding(encoding) => {
+                    format!("the list was read as {encoding}: --charset names another encoding")
+                }
+                Likely::WrongFile | Likely::Damaged => wrong.likely.to_string(),
+            };
+            anyhow!(
+                "{name}: {} of {} entries are no email addresses, such as {}; {likely}. With --allow-invalid it is \
+                 verified all the same",
+                wrong.invalid,
+                wrong.unique,
+                wrong.samples()
+            )
         }
         error => anyhow!("{name}: {error}"),
     }

@@ -135,7 +135,7 @@ pub fn show(out: &Output, row: &Value) {
 fn meaning(reason: Reason) -> &'static str {
     match reason {
         Reason::Accepted => "The mail server takes mail for it.",
-        Reason::InvalidSyntax => "No e-mail address is written like this.",
+        Reason::InvalidSyntax => "This is not a valid email address.",
         Reason::NoDomain => "Its domain does not exist.",
         Reason::NoMx => "Its domain takes no mail.",
         Reason::MailboxNotFound => "The mail server says that there is no such mailbox.",

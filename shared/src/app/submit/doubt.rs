@@ -1,5 +1,7 @@
 //! Is this the right file? A list of which much is no address is probably another one than was meant.
 
+use std::fmt::{self, Display};
+
 use super::read::Understood;
 use crate::domain::task::Submitted;
 
@@ -7,22 +9,48 @@ use crate::domain::task::Submitted;
 const MOST: i64 = 20;
 /// …if there are so many of them at least: a few typing errors in a short list are its owner's own.
 const FEW: i64 = 10;
+/// Texts that are named.
+const NAMED: usize = 3;
 
 /// Why a list is doubted. Nothing of it was charged or begun.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{invalid} of {unique} entries are no email addresses, such as {samples}. {reason} Nothing was charged or begun. To \
-     submit it all the same, add allow_invalid=true."
+    "{invalid} of {unique} entries are no email addresses, such as {}. {likely} Nothing was charged or begun. To submit it \
+     all the same, add allow_invalid=true.",
+    self.samples()
 )]
 pub struct MostlyInvalid {
     /// Distinct entries that are no address.
     pub invalid: i64,
     /// All distinct entries.
     pub unique: i64,
-    /// The first of them, for a message.
-    pub samples: String,
-    /// The likely reason, and what to do: a sentence or two.
-    pub reason: String,
+    /// The first of them.
+    pub broken: Vec<String>,
+    /// What the matter is.
+    pub likely: Likely,
+}
+
+/// What the matter is with such a list, as far as can be told. Shown in the words of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Likely {
+    /// More addresses are in another column.
+    OtherColumn {
+        /// The column that was read.
+        taken: String,
+        /// The other one.
+        better: String,
+    },
+    /// There is no `@` in the column that was read.
+    WrongColumn {
+        /// The column.
+        taken: String,
+    },
+    /// There is no `@` in it at all.
+    WrongFile,
+    /// The encoding that was found out may be wrong.
+    Encoding(&'static str),
+    /// Nothing but the addresses themselves.
+    Damaged,
 }
 
 impl MostlyInvalid {
@@ -32,41 +60,57 @@ impl MostlyInvalid {
         if invalid < FEW || invalid * 100 <= unique * MOST {
             return None;
         }
+        let broken = understood.broken.iter().take(NAMED).cloned().collect();
+        Some(Self { invalid, unique, broken, likely: Likely::of(understood) })
+    }
+
+    /// The first entries that are no address, for a message.
+    pub fn samples(&self) -> String {
         let quoted = |text: &String| format!("\"{}\"", text.replace(['\n', '\r'], " "));
-        let samples: Vec<String> = understood.broken.iter().take(3).map(quoted).collect();
-        Some(Self { invalid, unique, samples: samples.join(", "), reason: reason(understood) })
+        self.broken.iter().map(quoted).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn reason(understood: &Understood) -> String {
-    let Understood { columns, better, broken, encoding, .. } = understood;
-    let name = |no: usize| {
-        let column = columns.get(no)?;
-        Some(column.name.clone().unwrap_or_else(|| column.number.to_string()))
-    };
-    if let (Some(better), Some(taken)) = (better, name(0)) {
-        return format!(
-            "The addresses were taken from the column \"{taken}\", but more of them are in the column \"{better}\": name \
-             it with column={better}."
-        );
+impl Likely {
+    fn of(understood: &Understood) -> Self {
+        let Understood { columns, better, broken, encoding, .. } = understood;
+        let column = columns.first();
+        let taken = column.map(|column| column.name.clone().unwrap_or(column.number.to_string()));
+        let no_at = !broken.is_empty() && broken.iter().all(|text| !text.contains('@'));
+        match (taken, better) {
+            (Some(taken), Some(better)) => Self::OtherColumn { taken, better: better.clone() },
+            (Some(taken), None) if no_at => Self::WrongColumn { taken },
+            (None, _) if no_at => Self::WrongFile,
+            _ if *encoding != "UTF-8" => Self::Encoding(encoding),
+            _ => Self::Damaged,
+        }
     }
-    if broken.iter().all(|text| !text.contains('@')) && !broken.is_empty() {
-        return match name(0) {
-            Some(taken) => format!(
+}
+
+impl Display for Likely {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherColumn { taken, better } => write!(
+                f,
+                "The addresses were taken from the column \"{taken}\", but more of them are in the column \"{better}\": \
+                 name it with column={better}."
+            ),
+            Self::WrongColumn { taken } => write!(
+                f,
                 "The column \"{taken}\" is probably not the one with the addresses: name another with column=."
             ),
-            None => {
-                "There is no @ in them: this is probably another file, or one in another format."
-                    .into()
-            }
-        };
+            Self::WrongFile => f.write_str(
+                "There is no @ in them: this is probably another file, or one in another format.",
+            ),
+            Self::Encoding(encoding) => write!(
+                f,
+                "The list was read as {encoding}: if that is wrong, say the right encoding with charset=."
+            ),
+            Self::Damaged => f.write_str(
+                "Please look at the list: the addresses in it may be cut off or damaged.",
+            ),
+        }
     }
-    if *encoding != "UTF-8" {
-        return format!(
-            "The list was read as {encoding}: if that is wrong, say the right encoding with charset=."
-        );
-    }
-    "Please look at the list: the addresses in it may be cut off or damaged.".into()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-pub use self::doubt::MostlyInvalid;
+pub use self::doubt::{Likely, MostlyInvalid};
 use self::read::{Block, Limits, ReadError, Summary, Understood};
 use self::reader::ListReader;
 pub use self::source::{BodyError, Packing};

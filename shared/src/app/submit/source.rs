@@ -188,7 +188,6 @@ impl std::fmt::Display for Packing {
 /// The list's own bytes: unpacked if need be, and never more than allowed.
 pub(super) struct Unpacked<R: Read> {
     input: Input<R>,
-    packing: Packing,
     bytes: u64,
     most: u64,
 }
@@ -204,25 +203,23 @@ enum Input<R: Read> {
 impl<R: Read> Unpacked<R> {
     /// As it comes.
     pub(super) fn plain(reader: R, most: u64) -> Self {
-        Self { input: Input::Plain(reader), packing: Packing::Gzip, bytes: 0, most }
+        Self { input: Input::Plain(reader), bytes: 0, most }
     }
 
     pub(super) fn gzip(reader: R, most: u64) -> Self {
         let decoder = MultiGzDecoder::new(Counted { inner: reader, bytes: 0 });
-        let input = Input::Gzip(Box::new(decoder));
-        Self { input, packing: Packing::Gzip, bytes: 0, most }
+        Self { input: Input::Gzip(Box::new(decoder)), bytes: 0, most }
     }
 
     pub(super) fn zstd(reader: R, most: u64) -> io::Result<Self> {
         let mut decoder = Decoder::new(Counted { inner: reader, bytes: 0 })?;
         decoder.window_log_max(ZSTD_WINDOW)?;
-        let input = Input::Zstd(Box::new(decoder));
-        Ok(Self { input, packing: Packing::Zstd, bytes: 0, most })
+        Ok(Self { input: Input::Zstd(Box::new(decoder)), bytes: 0, most })
     }
 
     /// A part of an archive, which unpacks itself.
     pub(super) fn unzipped(part: R, packed: u64, most: u64) -> Self {
-        Self { input: Input::Unzipped(part, packed), packing: Packing::Zip, bytes: 0, most }
+        Self { input: Input::Unzipped(part, packed), bytes: 0, most }
     }
 
     /// Bytes that were taken of what is packed.
@@ -238,28 +235,27 @@ impl<R: Read> Unpacked<R> {
 
 impl<R: Read> Read for Unpacked<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = match &mut self.input {
+        let (read, packing) = match &mut self.input {
             Input::Plain(reader) => {
                 let n = reader.read(out)?;
                 return self.count(n);
             }
-            Input::Gzip(decoder) => decoder.read(out),
-            Input::Zstd(decoder) => decoder.read(out),
-            Input::Unzipped(part, _) => part.read(out),
+            Input::Gzip(decoder) => (decoder.read(out), Packing::Gzip),
+            Input::Zstd(decoder) => (decoder.read(out), Packing::Zstd),
+            Input::Unzipped(part, _) => (part.read(out), Packing::Zip),
         };
         match read {
             Ok(n) => self.count(n),
             // The channel's own errors pass, as do the machine's; the decoder's are about the format.
             Err(error) if error.get_ref().is_some_and(|e| e.is::<BodyError>()) => Err(error),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                Err(io::Error::other(BodyError::NotUnpacked(self.packing, error.to_string())))
-            }
+            Err(error) => Err(io::Error::other(BodyError::NotUnpacked(packing, error.to_string()))),
         }
     }
 }
 
 impl<R: Read> Unpacked<R> {
+    /// Counts what was read, and ends where it is too much.
     fn count(&mut self, n: usize) -> io::Result<usize> {
         self.bytes += n as u64;
         if self.bytes > self.most {

@@ -22,7 +22,7 @@ pub enum Doubt {
     #[error("it gives no usable answer: {0}")]
     Mute(Failed),
     /// A living domain is dead to it.
-    #[error("it says that {0} takes no mail: it does not know the world's names")]
+    #[error("it says that {0} takes no mail: this resolver cannot resolve public domains")]
     Ignorant(String),
     /// A dead name lives.
     #[error(

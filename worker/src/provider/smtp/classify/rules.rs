@@ -326,7 +326,7 @@ impl Cause {
     #[rustfmt::skip]
     const fn row(self) -> (&'static str, Reason, bool, &'static str) {
         match self {
-            Self::Syntax => ("address-syntax", Reason::InvalidSyntax, NOW, "no address is written like this"),
+            Self::Syntax => ("address-syntax", Reason::InvalidSyntax, NOW, "this is not a valid email address"),
             Self::Disposable => ("disposable-list", Reason::Disposable, NOW, "the domain is on the list of throw-away domains"),
             Self::NoDomain => ("dns-no-domain", Reason::NoDomain, NOW, "the domain does not exist"),
             Self::NullMx => ("dns-null-mx", NoMx, NOW, "the domain says in DNS that it takes no mail (RFC 7505)"),
