@@ -1,13 +1,13 @@
 //! Where the rows of all formats come together, and become addresses.
 //!
-//! A cell with one address is one row. A cell with several gives as many rows: each has the other cells of its
+//! A cell that is blank, or a comment, is a row without an address. A cell with one address is one row. A cell with several gives as many rows: each has the other cells of its
 //! record once more, and of this one its own part.
 
 use super::cut::{Cell, Section};
 use super::understood::{Sample, Understood};
 use super::{Limits, ReadError};
 use crate::domain::address::{normalise_into, trim};
-use crate::domain::spelling::{Piece, pieces};
+use crate::domain::spelling::{Piece, is_comment, pieces};
 
 /// The first addresses, and the first with broken syntax, that are shown to people.
 const SHOWN: usize = 6;
@@ -73,6 +73,10 @@ impl<'s> Intake<'s> {
             self.section.close(|line| write_line(line, None));
             self.show(raw, Cell::Valid);
             return self.pass_on();
+        }
+        if is_comment(raw) {
+            self.submitted -= 1;
+            return self.blank(|line| write_line(line, None));
         }
         let pieces = pieces(raw);
         let several = pieces.len() > 1;

@@ -22,20 +22,17 @@ pub(super) fn read_text<R: Read>(
     let delimiter = intake.delimiter;
     let (mut header, mut begun) = (None, false);
     for_each_line(guard, limit, |_, line| {
-        let write = |out: &mut Vec<u8>| write_field(out, line.as_bytes(), delimiter);
-        // Nearly every line is an address: what else it may be is looked at where it has no `@`, or is marked.
-        if line.starts_with(['#', '/', '-']) && is_comment(line) {
-            return intake.blank(write);
+        if line.trim().is_empty() {
+            return Ok(());
         }
-        if !begun && !line.trim().is_empty() {
+        if !begun && !is_comment(line) {
             begun = true;
             if !line.contains('@') && headers::is_known(line) {
-                let out: &mut Vec<u8> = header.insert(Vec::new());
-                write(out);
+                write_field(header.insert(Vec::new()), line.as_bytes(), delimiter);
                 return Ok(());
             }
         }
-        if line.trim().is_empty() { Ok(()) } else { intake.address(line) }
+        intake.address(line)
     })?;
     Ok(header)
 }

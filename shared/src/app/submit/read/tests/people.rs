@@ -109,6 +109,8 @@ fn what_excel_adds_is_known() {
     assert_eq!((got.header(), got.texts()), (Some("Name;E-Mail"), vec!["a@x.example"]));
     let got = list(csv(), "# Exported in May, 2026\nName,Email\nA,a@x.example\n");
     assert_eq!((got.header(), got.texts()), (Some("Name,Email"), vec!["a@x.example"]));
+    let got = list(csv(), "Email,note\n# ours,x\na@x.example,y\n--,z\n");
+    assert_eq!(got.seqs(), [None, Some(0), None], "comments are no addresses");
     let got = list(csv(), "#,Email\n1,a@x.example\n");
     assert_eq!(got.header(), Some("#,Email"));
     // "Text (tab delimited)" is called .txt.
