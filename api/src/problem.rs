@@ -83,7 +83,7 @@ kinds! {
     TOO_MANY_STREAMS = 429 "too_many_streams" "Too many streams of this account";
     BEYOND_XLSX = 422 "beyond_xlsx" "The results do not fit into a spreadsheet";
     NOT_A_LIST = 415 "not_a_list" "The body is no list";
-    MOSTLY_INVALID = 422 "mostly_invalid" "Most of the list is probably not email addresses";
+    MOSTLY_INVALID = 422 "mostly_invalid" "Much of the list is not email addresses";
     BROKEN_WORKBOOK = 422 "broken_workbook" "The workbook cannot be read";
     WORKBOOK_TOO_LARGE = 413 "workbook_too_large" "The workbook is too large";
     INTERNAL = 500 "internal_error" "Something went wrong on our side";

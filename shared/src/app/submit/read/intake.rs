@@ -63,28 +63,25 @@ impl<'s> Intake<'s> {
         if trim(raw).is_empty() {
             return self.blank(|line| write_line(line, None));
         }
-        self.count()?;
         // Nearly every cell is an address and nothing else.
         let plain = self.section.push(raw, |addresses| match normalise_into(raw, addresses) {
             Ok(()) => Some(Cell::Valid),
             Err(_) => None,
         });
         if plain {
+            self.count()?;
             self.section.close(|line| write_line(line, None));
             self.show(raw, Cell::Valid);
             return self.pass_on();
         }
         if is_comment(raw) {
-            self.submitted -= 1;
             return self.blank(|line| write_line(line, None));
         }
         let pieces = pieces(raw);
         let several = pieces.len() > 1;
         let mut repeated = 0;
-        for (no, Piece { stood, address }) in pieces.iter().enumerate() {
-            if no > 0 {
-                self.count()?;
-            }
+        for Piece { stood, address } in &pieces {
+            self.count()?;
             let mut cell = Cell::Valid;
             self.section.push(stood, |addresses| {
                 if normalise_into(address, addresses).is_err() {

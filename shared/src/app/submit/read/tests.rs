@@ -325,6 +325,7 @@ fn nothing_grows_without_bound() {
     assert_eq!(list(Format::Json, &format!("{{\"emails\":[{array}]}}")).summary.unique, 1);
     let many = "a@x.example\n".repeat(1000);
     assert_eq!(list(Format::Text, &many).summary.duplicates, 999);
+    assert_eq!(list(Format::Text, &(many.clone() + "# the end")).summary.submitted, 1000);
     assert_refused(Format::Text, many + "b@x.example", "too_many_addresses", "more than 1000");
 }
 
